@@ -1,0 +1,40 @@
+"""Checks that answer at once: `with exercise("4.2"): assert ...` under an exercise."""
+
+import traceback
+
+
+class exercise:
+    """Runs the asserts of an exercise and says how it stands; no error stops the run.
+
+    Open (NotImplementedError), right, or not right yet, with the assert's message.
+    """
+
+    def __init__(self, number: str) -> None:
+        self.number, self.outcome = number, None
+
+    def __enter__(self) -> "exercise":
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        name = f"Exercise {self.number}"
+        if kind is None:
+            self.outcome = "right"
+            print(f"{name}: right, well done.")
+        elif issubclass(kind, NotImplementedError):
+            self.outcome = "open"
+            print(f"{name}: open. Replace the `raise NotImplementedError` above.")
+        elif issubclass(kind, AssertionError):
+            self.outcome = "wrong"
+            print(f"{name}: not right yet. {error or _failed_line(trace)}")
+        elif issubclass(kind, Exception):
+            self.outcome = "wrong"
+            where = _failed_line(trace)
+            print(f"{name}: stopped by {kind.__name__}: {error}\n  at: {where}")
+        else:
+            return False
+        return True
+
+
+def _failed_line(trace) -> str:
+    """The source line on which the check or the answer stopped."""
+    return traceback.extract_tb(trace)[-1].line or "a line of your answer"

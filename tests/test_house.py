@@ -1,0 +1,343 @@
+"""The rules of the house: one source for every module, tidy chapters, few arrows."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+MODULES = sorted(p for p in (ROOT / "solutions").glob("*.py") if p.stem != "__init__")
+EACH_CHAPTER = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+EACH_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+
+ARROWS = {
+    "text_data": set(),
+    "bpe": set(),
+    "embeddings": set(),
+    "attention": set(),
+    "gpt": {"embeddings", "attention"},
+    "pretraining": {"text_data"},
+    "generation": {"gpt"},
+}
+
+
+def code_cells(path: Path) -> list:
+    cells = nbformat.read(path, as_version=4).cells
+    return [c for c in cells if c.cell_type == "code"]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def run_tool(root: Path, name: str, *args: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(root / "tools" / name), *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A course of one tiny chapter, with the tools."""
+    for folder in ("tools", "chapters", "solutions"):
+        (tmp_path / folder).mkdir()
+    for tool in ("export.py", "tidy.py", "blank.py"):
+        source = (ROOT / "tools" / tool).read_text("utf-8")
+        (tmp_path / "tools" / tool).write_text(source, "utf-8")
+    cells = [
+        nbformat.v4.new_code_cell(
+            "# solutions/a.py\nfrom solutions.b import c\n\nX = 1"
+        ),
+        nbformat.v4.new_code_cell("print(X)"),
+        nbformat.v4.new_code_cell(
+            '# solutions/a.py\ndef f(x):\n    """x."""\n    return x'
+        ),
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells), tmp_path / "chapters/01_a.ipynb"
+    )
+    return tmp_path
+
+
+def test_there_are_seven_chapters_with_a_module_and_a_test_each():
+    names = [p.stem[3:] for p in CHAPTERS]
+    assert [p.stem[:2] for p in CHAPTERS] == [f"0{i}" for i in range(1, 8)]
+    assert names == list(ARROWS)
+    assert {p.stem for p in MODULES} == set(names)
+    assert all((ROOT / "tests" / f"test_{name}.py").exists() for name in names)
+
+
+def test_every_module_is_what_its_chapter_exports():
+    result = run_tool(ROOT, "export.py", "--check")
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_chapter_is_tidy():
+    result = run_tool(ROOT, "tidy.py", "--check")
+    assert result.returncode == 0, result.stdout
+
+
+def test_export_joins_marked_cells_and_sees_drift(copy):
+    assert run_tool(copy, "export.py", "--check").returncode == 1
+    assert run_tool(copy, "export.py").returncode == 0
+    module = copy / "solutions" / "a.py"
+    expected = 'from .b import c\n\nX = 1\n\n\ndef f(x):\n    """x."""\n    return x\n'
+    assert module.read_text("utf-8") == expected
+    assert run_tool(copy, "export.py", "--check").returncode == 0
+    module.write_text(expected + "# edited by hand\n", "utf-8")
+    assert run_tool(copy, "export.py", "--check").returncode == 1
+
+
+def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
+    path = copy / "chapters" / "01_a.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    ids = [c.id for c in notebook.cells]
+    cell = notebook.cells[1]
+    cell.execution_count = 17
+    cell.metadata = {"tags": ["slow"], "execution": {"iopub.status.busy": "2020"}}
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="1"),
+        nbformat.v4.new_output("stream", name="stdout", text="2\n"),
+        nbformat.v4.new_output(
+            "error",
+            ename="E",
+            evalue="e",
+            traceback=["Cell In[2], line 1", "\x1b[31mFile /home/me/x.py:3, in f()", "E: e"],
+        ),
+    ]
+    nbformat.write(notebook, path)
+    assert run_tool(copy, "tidy.py", "--check").returncode == 1
+    assert run_tool(copy, "tidy.py").returncode == 0
+    assert run_tool(copy, "tidy.py", "--check").returncode == 0
+    tidied = nbformat.read(path, as_version=4)
+    assert [c.id for c in tidied.cells] == ids
+    assert [c.execution_count for c in tidied.cells] == [1, 2, 3]
+    assert tidied.cells[1].metadata == {"tags": ["slow"]}
+    stream, error = tidied.cells[1].outputs
+    assert stream.text == "12\n"
+    assert error.traceback == ["Cell In[2], line 1", "E: e"]
+
+
+def test_blank_empties_the_functions_and_keeps_what_they_promise(copy):
+    out = copy / "blank.ipynb"
+    assert run_tool(copy, "blank.py", "chapters/01_a.ipynb", str(out)).returncode == 0
+    source = nbformat.read(out, as_version=4).cells[2].source
+    assert '"""x."""' in source and "NotImplementedError" in source
+    assert "return x" not in source
+    again = run_tool(copy, "blank.py", "chapters/01_a.ipynb", str(out))
+    assert again.returncode == 2 and "exists" in again.stderr
+
+
+@EACH_MODULE
+def test_arrows_point_to_the_few_modules_of_the_table(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    assert {n.module for n in imports if n.level} == ARROWS[path.stem]
+    absolute = [n.module for n in imports if not n.level]
+    absolute += [
+        a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names
+    ]
+    assert not [name for name in absolute if name.startswith("solutions")]
+    assert path.stem not in ("bpe",) or not {"torch"} & {
+        n.split(".")[0] for n in absolute
+    }
+
+
+def code_lines(node: ast.AST, source: list[str]) -> set[int]:
+    """Line numbers of `node` that hold code: no docstrings, comments, blank lines."""
+    end = getattr(node, "end_lineno", len(source))
+    lines = set(range(getattr(node, "lineno", 1), end + 1))
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.Module, ast.FunctionDef, ast.ClassDef)):
+            if ast.get_docstring(inner) is not None:
+                text = inner.body[0]
+                lines -= set(range(text.lineno, text.end_lineno + 1))
+    return {
+        n for n in lines if source[n - 1].strip() and source[n - 1].strip()[0] != "#"
+    }
+
+
+@EACH_MODULE
+def test_modules_functions_and_lines_are_short(path):
+    text = path.read_text("utf-8")
+    source, tree = text.splitlines(), ast.parse(text)
+    assert len(code_lines(tree, source)) <= 250
+    assert max(map(len, source)) <= 88
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert len(code_lines(node, source)) <= 30, node.name
+
+
+@EACH_MODULE
+def test_public_names_say_what_they_do(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
+            assert ast.get_docstring(node), node.name
+        if isinstance(node, ast.FunctionDef) and node.name[0] != "_":
+            assert node.returns is not None, node.name
+
+
+@EACH_MODULE
+def test_modules_do_not_print_plot_download_seed_or_look_at_the_clock(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    called = {n.func.id for n in ast.walk(tree)
+              if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}  # fmt: skip
+    assert not called & {"print", "input", "exec", "eval", "open_url"}
+    roots = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import)
+             for a in n.names}  # fmt: skip
+    roots |= {(n.module or "").split(".")[0] for n in ast.walk(tree)
+              if isinstance(n, ast.ImportFrom)}  # fmt: skip
+    refused = {"matplotlib", "time", "random", "urllib", "requests", "pickle", "socket"}
+    assert not roots & refused
+    attributes = {
+        ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)
+    }
+    assert not attributes & {"torch.manual_seed", "os.environ", "np.random.seed"}
+
+
+@pytest.mark.parametrize("name", ["text_data", "bpe", "embeddings", "attention"])
+def test_a_leaf_module_works_alone_in_a_strange_folder(name, tmp_path):
+    source = (ROOT / "solutions" / f"{name}.py").read_text("utf-8")
+    (tmp_path / f"{name}.py").write_text(source, "utf-8")
+    use = {
+        "text_data": "assert m.split_documents('a\\n\\nb') == ['a', 'b']",
+        "bpe": "t = m.train_bpe('aab', 257); assert t.decode(t.encode('aa')) == 'aa'",
+        "embeddings": "assert m.sinusoidal_positions(4, 6).shape == (4, 6)",
+        "attention": "assert m.causal_mask(2).tolist() == [[1, 0], [1, 1]]",
+    }[name]
+    script = f"import sys; sys.path.insert(0, '.'); import {name} as m; {use}"
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+
+
+def test_the_copied_folder_works_under_any_name(tmp_path):
+    target = tmp_path / "anything"
+    target.mkdir()
+    for path in (ROOT / "solutions").glob("*.py"):
+        (target / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    script = (
+        "import sys; sys.path.insert(0, '.'); import torch; "
+        "from anything import gpt, generation, pretraining, text_data, bpe; "
+        "m = gpt.GPT(gpt.GPTConfig(300, 16, 8, 1, 2)); "
+        "c = pretraining.TrainConfig(steps=2, batch_size=2, warmup_steps=1); "
+        "pretraining.train(m, range(99), range(99), c, progress=False); "
+        "assert generation.generate(m, torch.zeros(1, 1).long(), 5).shape == (1, 6); "
+        "assert 'solutions' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+
+
+@EACH_CHAPTER
+def test_every_code_cell_was_run_once_and_in_order(path):
+    cells = code_cells(path)
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert cell.source.strip(), "an empty code cell"
+        assert "nbval-skip" not in tags(cell)
+        failed = [o for o in cell.outputs if o.output_type == "error"]
+        assert bool(failed) == ("raises-exception" in tags(cell))
+
+
+@EACH_CHAPTER
+def test_few_cells_escape_comparison_and_each_is_asserted_after(path):
+    cells = code_cells(path)
+    loose = [i for i, c in enumerate(cells) if "nbval-ignore-output" in tags(c)]
+    assert len(loose) <= 0.15 * len(cells)
+    for i, cell in enumerate(cells):
+        errors = [o for o in cell.outputs if o.get("name") == "stderr"]
+        assert not errors or i in loose, cell.source
+
+
+@EACH_CHAPTER
+def test_cells_are_short_enough_to_read(path):
+    for cell in code_cells(path):
+        lines = cell.source.splitlines()
+        assert max(map(len, lines)) <= 88, max(lines, key=len)
+        whole_class = any(line.startswith("class ") for line in lines)
+        limit = 60 if whole_class or lines[0].startswith("# solutions/") else 25
+        assert len(lines) <= limit, f"{len(lines)} lines: {lines[0]}"
+
+
+@EACH_CHAPTER
+def test_a_chapter_has_the_shape_of_a_chapter(path):
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    without_code = re.sub(r"```.*?```", "", prose, flags=re.S)
+    assert cells[0].source.startswith("# ")
+    assert len(re.findall(r"^# ", without_code, re.M)) == 1
+    assert len(re.findall(r"^## ", without_code, re.M)) >= 4
+    figures = [o for c in code_cells(path) for o in c.outputs
+               if "image/png" in o.get("data", {})]  # fmt: skip
+    assert len(figures) >= 3
+    assert not re.search(r"!\[[^\]]*\]\(|<img|<script|<table", prose)
+
+
+@EACH_CHAPTER
+def test_a_chapter_imports_only_earlier_chapters(path):
+    names = list(ARROWS)
+    earlier = set(names[: names.index(path.stem[3:])])
+    for cell in code_cells(path):
+        used = set(re.findall(r"^\s*from solutions\.(\w+) import", cell.source, re.M))
+        assert used <= earlier, used - earlier
+        assert not re.search(r"^\s*import solutions|get_encoding\(", cell.source, re.M)
+
+
+def test_a_chapter_cannot_reach_the_network():
+    script = (
+        "import socket\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "socket.create_connection(server.getsockname()).close()\n"
+        "for address in [('192.0.2.1', 80), ('example.com', 443)]:\n"
+        "    try: socket.create_connection(address, timeout=5)\n"
+        "    except OSError as error: assert 'no network' in str(error), error\n"
+        "    else: raise SystemExit('connected')\n"
+    )
+    path = os.pathsep.join(
+        [str(ROOT / "tests/offline"), os.environ.get("PYTHONPATH", "")]
+    )
+    environment = os.environ | {"PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
+def test_readme_and_ci_run_the_same_commands():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    install = "python -m pip install -r requirements.txt && "
+    assert f"{install}jupyter lab chapters/01_text_data.ipynb\n" in readme
+    assert f"{install}pytest\n" in readme
+    assert f"{install}pytest\n" in (ROOT / ".ci" / "run").read_text("utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert f"{install}pytest" in workflow
+    for word in ("ubuntu", "macos", "windows", "3.11", "3.12", "3.13"):
+        assert word in workflow
+
+
+def test_requirements_are_pinned():
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    names = [line for line in lines if line and not line.startswith(("#", "-e"))]
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in names), names
+    assert lines[-1] == "-e ."
+
+
+def test_the_top_level_holds_what_the_design_names():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    rooms = {"chapters", "solutions", "data", "tests", "tools", ".ci", ".github"}
+    files = {"README.md", "requirements.txt", "pyproject.toml", ".gitignore", "LICENSE"}
+    assert top <= rooms | files | {".gitattributes"}
+
+
+def test_notebooks_are_small_enough_to_review():
+    for path in CHAPTERS:
+        assert path.stat().st_size < 2_000_000, path.name
+        json.loads(path.read_text("utf-8"))

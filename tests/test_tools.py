@@ -1,0 +1,168 @@
+"""The command lines: a corpus becomes a model folder, and a model folder speaks."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from solutions.bpe import BPETokenizer
+from solutions.generation import from_pretrained
+
+ROOT = Path(__file__).resolve().parent.parent
+TALE_GPT = ROOT / "data" / "tale-gpt"
+END = "<|endoftext|>"
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """Runs tools/<name>.py in this process: (exit status, stdout, stderr)."""
+
+    def run(name: str, *args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+        return exit_.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    tales = (ROOT / "data" / "tales.txt").read_text("utf-8").split("\n\n")[:30]
+    path = tmp_path_factory.mktemp("corpus") / "few.txt"
+    path.write_text("\n\n".join(tales), "utf-8")
+    return path
+
+
+TINY = (
+    "--vocab-size 300 --context-length 32 --d-model 16 --layers 1 --heads 2 --steps 6"
+)
+
+
+def test_pretrain_turns_a_corpus_into_a_folder_and_resumes(tool, corpus, tmp_path):
+    out = tmp_path / "model"
+    status, said, _ = tool("pretrain", corpus, "--out", out, *TINY.split())
+    assert status == 0
+    stated = float(re.search(r"([\d.]+) bits per byte", said)[1])
+    card = (out / "README.md").read_text("utf-8")
+    assert f"**{stated:.3f} bits per byte**" in card and card.count("### Sample") == 3
+    model = from_pretrained(out)
+    assert model.config.d_model == 16
+    assert BPETokenizer.load(out / "tokenizer.json").n_vocab == 300
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").unlink()
+    status, _, progress = tool("pretrain", corpus, "--out", out, *TINY.split())
+    assert status == 0 and (out / "model.safetensors").read_bytes() == weights
+    assert "6/6" in progress  # the bar started where the run had ended
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["--steps", "7"], "another config"),
+        (["--d-model", "15"], "n_heads=2"),
+        (["--vocab-size", "100"], "vocab_size=100"),
+        (["--val-fraction", "2"], "val_fraction=2.0"),
+        (["--context-length", "90000"], "context_length=90000"),
+    ],
+)
+def test_pretrain_says_what_is_wrong(tool, corpus, tmp_path, change, message):
+    out = tmp_path / "model"
+    if change[0] == "--steps":
+        assert tool("pretrain", corpus, "--out", out, *TINY.split())[0] == 0
+    arguments = [*TINY.split(), *change]
+    status, _, said = tool("pretrain", corpus, "--out", out, *arguments)
+    assert status == 2 and message in said.splitlines()[-1]
+
+
+def test_pretrain_names_a_corpus_that_is_missing(tool, tmp_path):
+    status, _, said = tool("pretrain", tmp_path / "none.txt", "--out", tmp_path / "m")
+    assert status == 2 and "none.txt" in said
+
+
+def test_generate_speaks_as_a_command():
+    command = [sys.executable, str(ROOT / "tools" / "generate.py"), "Once there was"]
+    result = subprocess.run(
+        [*command, "--seed", "1", "--length", "30"], capture_output=True, check=True
+    )
+    assert result.stdout.decode("utf-8").startswith("Once there was")
+    assert len(result.stdout.split()) > 8
+
+
+def test_a_seed_tells_the_same_story_and_another_seed_another(tool):
+    arguments = ["generate", "One winter", "--length", "40", "--seed"]
+    first, second, other = (tool(*arguments, seed) for seed in ("1", "1", "2"))
+    assert first == second != other and first[0] == 0
+
+
+def test_generate_prints_every_byte_of_what_stream_yields(tool):
+    status, said, _ = tool(
+        "generate", "A \u00e9 fox", "--temperature", "0", "--length", "20"
+    )
+    assert status == 0 and said.startswith("A \u00e9 fox")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["x", "--temperature", "-1"], "temperature=-1.0"),
+        (["x", "--temperature", "nan"], "temperature=nan"),
+        (["x", "--top-k", "0"], "top_k=0"),
+        (["x", "--top-p", "1.5"], "top_p=1.5"),
+        (["x", "--length", "-3"], "--length -3"),
+        (["x", "--model", "no/such/folder"], "no/such/folder"),
+        (["word " * 3000], "context_length="),
+    ],
+)
+def test_generate_says_what_is_wrong(tool, arguments, message):
+    status, _, said = tool("generate", *arguments)
+    assert status == 2 and message in said and len(said.splitlines()) == 1
+
+
+def test_the_bundled_model_is_small_and_its_card_complete():
+    assert sum(p.stat().st_size for p in TALE_GPT.iterdir()) <= 6_000_000
+    card = (TALE_GPT / "README.md").read_text("utf-8")
+    assert "CC0" in card and card.count("### Sample") == 3
+    parameters = from_pretrained(TALE_GPT).n_parameters()
+    assert f"{parameters:,} parameters" in card
+
+
+def test_the_stated_bits_per_byte_are_the_models():
+    pretrain = runpy.run_path(str(ROOT / "tools" / "pretrain.py"))
+    card = (TALE_GPT / "README.md").read_text("utf-8")
+    stated = float(re.search(r"\*\*([\d.]+) bits per byte\*\*", card)[1])
+    seed = int(re.search(r"\(seed (\d+)\)", card)[1])
+    tokenizer = BPETokenizer.load(TALE_GPT / "tokenizer.json")
+    _, documents = pretrain["split_corpus"](ROOT / "data" / "tales.txt", 0.1, seed)
+    tokens = pretrain["encode_documents"](tokenizer, documents)
+    measured = pretrain["held_out_bits"](from_pretrained(TALE_GPT), tokens, documents)
+    assert measured == pytest.approx(stated, abs=2e-3)
+
+
+def test_the_tales_are_many_different_and_plain():
+    from solutions.text_data import clean_text, deduplicate, load_text, split_documents
+
+    text = load_text(ROOT / "data" / "tales.txt")
+    documents = split_documents(text)
+    assert clean_text(text) == text and len(text) >= 300_000 and len(documents) >= 250
+    assert deduplicate(documents, threshold=0.5) == documents
+    words = re.findall(r"[a-z']+", text.lower())
+    _, counts = np.unique(words, return_counts=True)
+    assert counts[counts < 3].sum() < 0.03 * len(words)  # few rare words
+    statistics = (ROOT / "data" / "README.md").read_text("utf-8")
+    assert f"{len(documents)} tales" in statistics
+    assert f"{len(text.encode('utf-8')):,} bytes" in statistics
+
+
+def test_the_bundled_model_reads_as_it_was_trained():
+    """The tokenizer in the folder belongs to the model: no id is out of range."""
+    model = from_pretrained(TALE_GPT)
+    tokenizer = BPETokenizer.load(TALE_GPT / "tokenizer.json")
+    assert tokenizer.n_vocab == model.config.vocab_size
+    ids = [tokenizer.special_tokens[END], *tokenizer.encode("Once there was a fox.")]
+    assert torch.isfinite(model(torch.tensor([ids]))).all()

@@ -1,0 +1,395 @@
+"""From a corpus of any size to token files: clean, deduplicate, split, encode.
+
+    python tools/prepare.py data/corpora/shakespeare.jsonl --out data/prepared/s
+
+The corpus is text (blank lines between documents) or JSON lines with a "text" each.
+The work is cut into shards by place in the file, so memory does not grow with the
+corpus, and the result does not depend on the number of workers. Every finished piece is
+a file that appears whole under its name: started again after a crash, the tool does
+only the rest. Result: tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens) and
+prepare.json.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from solutions.bpe import (
+    GPT2_PATTERN,
+    BPETokenizer,
+    count_pretokens,
+    learn_merges,
+)
+from solutions.text_data import (
+    clean_text,
+    jaccard,
+    minhash,
+    read_tokens,
+    rows_per_band,
+    shingles,
+    write_tokens,
+)
+
+END = "<|endoftext|>"
+
+
+def options() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("corpus", type=Path, help="a .txt or .jsonl file")
+    p.add_argument("--out", type=Path, required=True, help="the folder to write")
+    p.add_argument("--vocab-size", type=int, default=4096)
+    p.add_argument("--threshold", type=float, default=0.8, help="of near duplicates")
+    p.add_argument("--val-fraction", type=float, default=0.05)
+    p.add_argument("--seed", type=int, default=1, help="of the split")
+    p.add_argument("--shard-mb", type=float, default=8.0)
+    p.add_argument(
+        "--tokenizer-mb", type=float, default=100.0, help="text it learns from"
+    )
+    p.add_argument("--workers", type=int, default=os.cpu_count())
+    args = p.parse_args()
+    checks = [
+        ("shard-mb", args.shard_mb > 0),
+        ("tokenizer-mb", args.tokenizer_mb > 0),
+        ("workers", args.workers >= 1),
+        ("val-fraction", 0 < args.val_fraction < 1),
+        ("threshold", 0 < args.threshold <= 1),
+        ("vocab-size", args.vocab_size > 256),
+    ]
+    for name, good in checks:
+        if not good:
+            raise ValueError(
+                f"--{name} {getattr(args, name.replace('-', '_'))}: see --help"
+            )
+    return args
+
+
+# ------------------------------------------------------------------ reading by place
+
+
+def lines_between(path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Place and bytes of the lines that begin at `start` or later; the caller stops."""
+    with open(path, "rb") as file:
+        file.seek(max(start - 1, 0))
+        if start:
+            file.readline()
+        place = file.tell()
+        for line in file:
+            yield place, line
+            place += len(line)
+
+
+def decoded(path: Path, place: int, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 at byte {place + error.start}") from None
+
+
+def json_documents(path: Path, start: int, end: int) -> Iterator[str]:
+    """The documents whose line begins in start .. end - 1."""
+    for place, line in lines_between(path, start, end):
+        if place >= end:
+            return
+        try:
+            yield json.loads(decoded(path, place, line))["text"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f'{path}: no JSON with a "text" at byte {place}') from None
+
+
+def text_documents(path: Path, start: int, end: int) -> Iterator[str]:
+    """The documents from the first blank line after `start` to that after `end`."""
+    document, first, inside = [], 0, start == 0
+    for place, line in lines_between(path, start, end):
+        if line.strip():
+            first = first if document else place
+            document += [line] if inside else []
+            continue
+        if document:
+            yield decoded(path, first, b"".join(document)).strip()
+            document = []
+        if place >= end:
+            return
+        inside = True
+    if document:
+        yield decoded(path, first, b"".join(document)).strip()
+
+
+# ---------------------------------------------------------------------------- stages
+
+
+def whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a temporary file, then give it its name."""
+    part = path.with_name(f"{path.stem}.part{os.getpid()}{path.suffix}")
+    write(part)
+    os.replace(part, path)
+
+
+def clean_shard(corpus: Path, work: Path, threshold: float, shard: tuple) -> None:
+    """Stage 1: one shard's documents, cleaned, with the keys that find duplicates."""
+    i, start, end = shard
+    if (work / f"keys-{i:06}.npy").exists():
+        return
+    read = json_documents if corpus.suffix == ".jsonl" else text_documents
+    raw = (d for d in read(corpus, start, end) if d.strip())
+    documents = [c for d in raw if (c := clean_text(d).strip())]
+    rows = rows_per_band(threshold)
+    keys = np.zeros((len(documents), 120 // rows), dtype=np.uint64)
+    weights = np.random.default_rng(1).integers(1, 2**63, rows, dtype=np.uint64) * 2 + 1
+    for n, document in enumerate(documents):
+        bands = minhash(shingles(document)).astype(np.uint64).reshape(-1, rows)
+        keys[n] = (bands * weights).sum(axis=1)
+    text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents)
+    whole(
+        work / f"clean-{i:06}.jsonl",
+        lambda p: p.write_text(text, "utf-8", newline="\n"),
+    )
+    whole(work / f"keys-{i:06}.npy", lambda p: np.save(p, keys))
+
+
+def shard_documents(work: Path, i: int) -> list[str]:
+    with open(work / f"clean-{i:06}.jsonl", encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def candidates(work: Path, n_shards: int) -> np.ndarray:
+    """Pairs (earlier, later) of documents sharing a band: (n, 2) int64, sorted.
+
+    One band at a time, and of it one part of the key space at a time, so that about a
+    million keys are in memory. In a crowd of equal keys each document meets the first
+    and the one before it.
+    """
+    files = [work / f"keys-{i:06}.npy" for i in range(n_shards)]
+    sizes = [len(np.load(f, mmap_mode="r")) for f in files]
+    first = np.cumsum([0, *sizes])
+    parts = np.uint64(1 + first[-1] // 1_000_000)
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    n_bands = np.load(files[0], mmap_mode="r").shape[1]
+    for band in range(n_bands):
+        for part in range(int(parts)):
+            keys, places = [], []
+            for file, start in zip(files, first):
+                column = np.load(file, mmap_mode="r")[:, band]
+                chosen = np.flatnonzero(column % parts == part)
+                keys.append(column[chosen])
+                places.append(chosen + start)
+            pairs.append(equal_pairs(np.concatenate(keys), np.concatenate(places)))
+        pairs = [np.unique(np.concatenate(pairs), axis=0)]
+    return pairs[0]
+
+
+def equal_pairs(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """For each key that comes again: (place before, place) and (first place, place)."""
+    order = np.lexsort((places, keys))
+    keys, places = keys[order], places[order]
+    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    firsts = np.maximum.accumulate(
+        np.where(np.r_[True, keys[1:] != keys[:-1]], np.arange(len(keys)), 0)
+    )
+    before = np.stack([places[again - 1], places[again]], axis=1)
+    return np.concatenate(
+        [before, np.stack([places[firsts[again]], places[again]], axis=1)]
+    )
+
+
+def verify_shard(work: Path, threshold: float, first: list[int], task: tuple) -> None:
+    """Stage 2: which candidates are alike, of those whose later one is in the shard."""
+    i, pairs = task
+    path = work / f"alike-{i:06}.npy"
+    if path.exists():
+        return
+    alike, own = [], shard_documents(work, i) if len(pairs) else []
+    for shard in np.unique(np.searchsorted(first, pairs[:, 0], side="right") - 1):
+        other = own if shard == i else shard_documents(work, shard)
+        inside = (pairs[:, 0] >= first[shard]) & (pairs[:, 0] < first[shard + 1])
+        for a, b in pairs[inside].tolist():
+            x, y = shingles(other[a - first[shard]]), shingles(own[b - first[i]])
+            if jaccard(x, y) >= threshold:
+                alike.append((a, b))
+    array = np.array(alike, dtype=np.int64).reshape(-1, 2)
+    whole(path, lambda p: np.save(p, array))
+
+
+def dropped(pairs: np.ndarray) -> np.ndarray:
+    """The documents that are like an earlier kept one, from pairs that are alike."""
+    gone: set[int] = set()
+    for a, b in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
+        if a not in gone:
+            gone.add(b)
+    return np.array(sorted(gone), dtype=np.int64)
+
+
+def kept_documents(work: Path, first: list[int], args, i: int) -> dict[str, list[str]]:
+    """The shard's documents that stay, by side; seed and place decide the side."""
+    documents, gone = shard_documents(work, i), np.load(work / "dropped.npy")
+    bits = np.random.PCG64(args.seed)
+    sides = np.random.Generator(bits.advance(first[i])).random(len(documents))
+    kept = {"train": [], "val": []}
+    inside = gone[np.searchsorted(gone, first[i]) : np.searchsorted(gone, first[i + 1])]
+    out = set((inside - first[i]).tolist())
+    for n, document in enumerate(documents):
+        if n not in out:
+            kept["val" if sides[n] < args.val_fraction else "train"].append(document)
+    return kept
+
+
+def count_shard(work: Path, first: list[int], args, i: int) -> Counter:
+    """Stage 3: how often each pre-token occurs in the shard's training documents."""
+    return count_pretokens(kept_documents(work, first, args, i)["train"], GPT2_PATTERN)
+
+
+def encode_shard(
+    work: Path, first: list[int], args, tokenizer_file: Path, i: int
+) -> None:
+    """Stage 4: the shard's tokens, the end-of-text id after each document."""
+    done = work / f"encoded-{i:06}.json"
+    if done.exists():
+        return
+    tokenizer = BPETokenizer.load(tokenizer_file)
+    end, counts = [tokenizer.special_tokens[END]], {}
+    for side, documents in kept_documents(work, first, args, i).items():
+        ids = (t for d in documents for t in tokenizer.encode_ordinary(d) + end)
+        path = work / f"{side}-{i:06}.npy"
+        counts[side] = [len(documents), write_tokens(path, ids) if documents else 0]
+    whole(done, lambda p: p.write_text(json.dumps(counts), "utf-8"))
+
+
+# --------------------------------------------------------------------------- the run
+
+
+def each(pool, work: Callable, tasks: Sequence, name: str) -> Iterator:
+    """Results of `work` on every task, in their order, with a bar; no pool: here."""
+    results = pool.imap(work, tasks) if pool else map(work, tasks)
+    return iter(tqdm(results, name, total=len(tasks), unit="shard"))
+
+
+def train_tokenizer(work: Path, first: list[int], args, pool) -> Path:
+    path = work / "tokenizer.json"
+    if not path.exists():
+        n_shards = len(first) - 1
+        wanted = max(1, int(args.tokenizer_mb / args.shard_mb))
+        chosen = sorted({int(i) for i in np.linspace(0, n_shards - 1, wanted)})
+        count = partial(count_shard, work, first, args)
+        counts: Counter = Counter()
+        for one in each(pool, count, chosen, "count"):
+            counts.update(one)
+        if not counts:
+            raise ValueError(f"corpus {args.corpus}: no training document is left")
+        merges = learn_merges(counts, args.vocab_size - 257, progress=True)
+        BPETokenizer(merges, special_tokens=[END]).save(path)
+    return path
+
+
+def join(work: Path, out: Path, side: str, n_shards: int) -> int:
+    """One token file of all the shards' files; returns the number of tokens."""
+    files = [work / f"{side}-{i:06}.npy" for i in range(n_shards)]
+    shards = [read_tokens(f) for f in files if f.exists()]
+    if not shards:
+        raise ValueError(
+            f"no document fell to the side {side!r}; change --val-fraction"
+        )
+    dtype = np.result_type(*shards)
+    total, place = sum(map(len, shards)), 0
+    part = out / f"{side}.part.npy"
+    joined = np.lib.format.open_memmap(part, "w+", dtype, (total,))
+    for shard in shards:
+        joined[place : place + len(shard)] = shard
+        place += len(shard)
+    joined.flush()
+    del joined, shards
+    os.replace(part, out / f"{side}.npy")
+    return total
+
+
+def settings(args) -> dict:
+    """What the result depends on: all options but the number of workers."""
+    stat = args.corpus.stat()
+    chosen = {k: v for k, v in vars(args).items() if k not in ("workers", "out")}
+    return chosen | {"corpus": str(args.corpus), "size": stat.st_size}
+
+
+def run(args: argparse.Namespace) -> None:
+    size, step = args.corpus.stat().st_size, int(args.shard_mb * 1e6)
+    if not size:
+        raise ValueError(f"corpus {args.corpus} is empty")
+    work = args.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    record = work / "settings.json"
+    if record.exists() and json.loads(record.read_text("utf-8")) != settings(args):
+        raise ValueError(f"{args.out} was begun with other settings; use another --out")
+    whole(record, lambda p: p.write_text(json.dumps(settings(args)), "utf-8"))
+    shards = [(i, s, min(s + step, size)) for i, s in enumerate(range(0, size, step))]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(args.workers) if args.workers > 1 else nullcontext() as pool:
+        first = deduplicate_shards(args, work, shards, pool)
+        tokenizer_file = train_tokenizer(work, first, args, pool)
+        encode = partial(encode_shard, work, first, args, tokenizer_file)
+        list(each(pool, encode, range(len(shards)), "encode"))
+    finish(args, work, first, size)
+
+
+def deduplicate_shards(args, work: Path, shards: list, pool) -> list[int]:
+    """Stages 1 and 2; returns the number of each shard's first document, and all."""
+    clean = partial(clean_shard, args.corpus, work, args.threshold)
+    list(each(pool, clean, shards, "clean"))
+    files = [work / f"keys-{i:06}.npy" for i in range(len(shards))]
+    first = np.cumsum([0, *(len(np.load(f, mmap_mode="r")) for f in files)]).tolist()
+    if not (work / "dropped.npy").exists():
+        pairs = candidates(work, len(shards))
+        owner = np.searchsorted(first, pairs[:, 1], side="right") - 1
+        tasks = [(i, pairs[owner == i]) for i in range(len(shards))]
+        verify = partial(verify_shard, work, args.threshold, first)
+        list(each(pool, verify, tasks, "compare"))
+        alike = [np.load(work / f"alike-{i:06}.npy") for i in range(len(shards))]
+        whole(
+            work / "dropped.npy", lambda p: np.save(p, dropped(np.concatenate(alike)))
+        )
+    return first
+
+
+def finish(args, work: Path, first: list[int], size: int) -> None:
+    """Join the shards, write what was done, remove the intermediate files."""
+    n_shards = len(first) - 1
+    tokens = {side: join(work, args.out, side, n_shards) for side in ("train", "val")}
+    shutil.copyfile(work / "tokenizer.json", args.out / "tokenizer.json")
+    gone = len(np.load(work / "dropped.npy"))
+    summary = {
+        "documents": first[-1],
+        "duplicates": gone,
+        "bytes": size,
+        "tokens": tokens,
+    }
+    text = json.dumps(settings(args) | summary, indent=1, default=str) + "\n"
+    whole(args.out / "prepare.json", lambda p: p.write_text(text, "utf-8"))
+    shutil.rmtree(work)
+    print(
+        f"{args.out}: {first[-1]:,} documents, {gone:,} duplicates dropped, "
+        f"{tokens['train']:,} + {tokens['val']:,} tokens"
+    )
+
+
+def main() -> int:
+    try:
+        args = options()
+        if (args.out / "prepare.json").exists():
+            print(f"{args.out} is complete; remove it to prepare it again")
+            return 0
+        run(args)
+    except (ValueError, OSError) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

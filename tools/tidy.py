@@ -1,0 +1,76 @@
+"""Keep in the chapters only what does not change from run to run.
+
+Outputs, tags and cell ids stay; execution counts become 1..n; time stamps, kernel names
+and editor state go, and from tracebacks the frames in files, with their paths;
+neighbouring pieces of one output stream are joined. With --check nothing is written, and
+the exit status is 1 if a chapter is not tidy.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def in_file(frame: str) -> bool:
+    """Is this part of a traceback about a file, and not about a cell of the notebook?"""
+    return re.sub(r"\x1b\[[\d;]*m", "", frame).startswith("File ")
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Tidy in place."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat_minor = max(notebook.nbformat_minor, 5)  # the first with cell ids
+    count = 0
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.pop("attachments", None)
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        outputs = []
+        for output in cell.outputs:
+            last = outputs[-1] if outputs else {}
+            if output.output_type == "stream" and output.name == last.get("name"):
+                last["text"] += output.text
+                continue
+            if "execution_count" in output:
+                output.execution_count = count
+            if "traceback" in output:
+                output.traceback = [f for f in output.traceback if not in_file(f)]
+            if "metadata" in output:
+                output.metadata = nbformat.from_dict({})
+            outputs.append(output)
+        cell.outputs = outputs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check, status = parser.parse_args().check, 0
+    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+        before = path.read_text("utf-8")
+        notebook = nbformat.reads(before, as_version=4)
+        tidy(notebook)
+        after = nbformat.writes(notebook) + "\n"
+        if before != after and check:
+            print(f"chapters/{path.name} is not tidy: run python tools/tidy.py")
+            status = 1
+        elif before != after:
+            path.write_text(after, "utf-8", newline="\n")
+            print(f"tidied chapters/{path.name}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
