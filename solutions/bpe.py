@@ -1,0 +1,390 @@
+"""Byte-pair encoding: from text to token ids and back, exactly.
+
+Training, encoding and decoding as GPT-2 does them, without torch. Text is never
+normalised: every byte that goes in comes out. Built in chapters/02_bpe.ipynb.
+
+The idea is Gage's (1994); for words, Sennrich et al. (2016); for bytes, Radford et al.
+(2019, section 2.2). Argument names and the rule for special tokens are tiktoken's.
+"""
+
+import heapq
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import regex
+from tqdm import tqdm
+
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
+
+
+def need(fulfilled: object, message: str) -> None:
+    """ValueError with `message` unless `fulfilled`."""
+    if not fulfilled:
+        raise ValueError(message)
+
+
+def pairs(word: str) -> Iterator[str]:
+    """The neighbours in a word of one character per token: "abc" -> "ab", "bc"."""
+    return map(str.__add__, word, word[1:])
+
+
+def compile_pattern(pattern: str) -> regex.Pattern:
+    """The compiled `pattern`; a character that it leaves out is a piece of its own."""
+    try:
+        compiled = regex.compile(rf"{pattern}|(?s:.)")
+    except regex.error as error:
+        raise ValueError(f"{pattern=} is not a pattern: {error}") from None
+    need(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
+    return compiled
+
+
+def valid_text(name: str, text: str) -> str:
+    """`text`, with U+FFFD for half characters (lone surrogates), as in tiktoken."""
+    need(isinstance(text, str), f"{name} must be str, got {type(text).__name__}")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def special_pattern(names: Iterable[str]) -> regex.Pattern:
+    """Finds special tokens, the longest where several fit; no text holds "\\ud800"."""
+    longest_first = sorted(names, key=len, reverse=True)
+    return regex.compile("|".join(map(regex.escape, longest_first)) or "\ud800")
+
+
+def count_pretokens(texts: Iterable[str], pattern: str = GPT2_PATTERN,
+                    special_tokens: Iterable[str] = ()) -> Counter[bytes]:
+    """How often each pre-token occurs, as UTF-8. Special tokens cut the text and go.
+
+    For a large corpus, count its parts in several processes and add the counts up.
+    """
+    counts, find = Counter(), compile_pattern(pattern).findall
+    for text in texts:
+        for part in special_pattern(special_tokens).split(valid_text("text", text)):
+            counts.update(find(part))
+    return Counter({piece.encode("utf-8"): n for piece, n in counts.items()})
+
+
+class PairTable:
+    """Words as strings of one character per token, and how often each pair is in them.
+
+    counts: pair -> occurrences, overlapping ones too ("aaa" has two of "aa").
+    where: pair -> indices of the words that hold it, or once held it.
+    """
+
+    def __init__(self, counts: dict[bytes, int]) -> None:
+        self.words = [word.decode("latin-1") for word in counts]
+        self.freqs = list(counts.values())
+        self.counts, self.where = defaultdict(int), defaultdict(set)
+        for i, word in enumerate(self.words):
+            for pair in pairs(word):
+                self.counts[pair] += self.freqs[i]
+                self.where[pair].add(i)
+
+
+def merge_pair(table: PairTable, pair: str, new: str) -> Iterable[str]:
+    """Put `new` for `pair` in each word, from the left; returns the pairs of `new`."""
+    (a, b), counts, made = pair, table.counts, defaultdict(set)
+    for i in table.where.pop(pair):
+        parts, n = table.words[i].split(pair), table.freqs[i]
+        table.words[i] = new.join(parts)
+        left = parts[0][-1:]
+        for k, part in enumerate(parts[1:], 2):
+            right = part[:1] or a * (k < len(parts))
+            if left:
+                counts[left + a] -= n
+                counts[fresh := left + new] += n
+                made[fresh].add(i)
+            if right:
+                counts[b + right] -= n
+                counts[fresh := new + right] += n
+                made[fresh].add(i)
+            left = part[-1:] or new
+    del counts[pair]
+    table.where.update(made)
+    return made
+
+
+def descending(token: bytes) -> str:
+    """A string that sorts the other way round: greater bytes first, longer first."""
+    return token.translate(bytes(range(255, -1, -1))).decode("latin-1") + "\u0100"
+
+
+def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list[tuple]:
+    """The first merges of the words in `counts`, or all that there are.
+
+    Each step takes the most frequent pair, of equals the greatest pair of bytes.
+    """
+    table, merges, tokens = PairTable(counts), [], [bytes([b]) for b in range(256)]
+    order = [descending(token) for token in tokens]
+
+    def entry(pair: str) -> tuple[int, str, str]:
+        return -table.counts[pair], order[ord(pair[0])] + order[ord(pair[1])], pair
+
+    heap = sorted(entry(pair) for pair in table.counts)
+    for _ in tqdm(range(n_merges), unit="merge", disable=not progress):
+        while heap and table.counts[heap[0][2]] != -heap[0][0]:  # an outdated entry
+            heapq.heapreplace(heap, entry(heap[0][2]))
+        if not heap or heap[0][0] == 0:
+            break
+        pair = heapq.heappop(heap)[2]
+        merges.append((tokens[ord(pair[0])], tokens[ord(pair[1])]))
+        tokens.append(b"".join(merges[-1]))
+        order.append(descending(tokens[-1]))
+        for made in merge_pair(table, pair, chr(len(tokens) - 1)):
+            heapq.heappush(heap, entry(made))
+    return merges
+
+
+def merge_word(word: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+    """`word` in tokens: join the neighbours of lowest rank, leftmost first, to the end.
+
+    A token begins at place i and ends at after[i]. Joins wait in a heap, as one number
+    rank * n + place; those that are no longer possible are skipped: n log n steps.
+    """
+    n = len(word)
+    before, after = [*range(-1, n)], [*range(1, n + 1), 0]
+    heap = sorted(ranks[p] * n + i for i in range(n - 1) if (p := word[i:i+2]) in ranks)
+    while heap:
+        rank, i = divmod(heapq.heappop(heap), n)
+        j, end = after[i], after[after[i]]
+        if ranks.get(word[i:end]) == rank:
+            after[i], after[j], before[end] = end, j, i
+            for left in (before[i], i):
+                if (found := ranks.get(word[left : after[after[left]]])) is not None:
+                    heapq.heappush(heap, found * n + left)
+    return [word[i : after[i]] for i in range(n) if after[i] > i]
+
+
+class ByteBPE:
+    """Bytes to token ids, by merges in the order they were learnt, and back.
+
+    merges: pairs of byte strings, each part a byte or made by an earlier merge. As in
+    tiktoken, neighbours that together make a token join, whichever pair made it first.
+    vocab: id -> bytes; None is bytes 0-255, then the merges in order.
+    """
+
+    def __init__(self, merges: list[tuple], vocab: dict | None = None) -> None:
+        self.merges = [tuple(pair) for pair in merges]
+        self._ranks = dict.fromkeys(bytes([b]) for b in range(256))
+        for rank, pair in enumerate(self.merges):
+            known = len(pair) == 2 and {*pair} <= self._ranks.keys()
+            need(known, f"merges[{rank}]={pair}: parts must be bytes or earlier merges")
+            self._ranks.setdefault(b"".join(pair), rank)
+        self.vocab = dict(enumerate(self._ranks) if vocab is None else vocab)
+        self._id_of = {token: i for i, token in self.vocab.items()}
+        need(len(self._id_of) == len(self.vocab), "vocab has two ids for one token")
+        need(not (lost := {*self._ranks} - {*self._id_of}), f"vocab lacks {lost}")
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids of one pre-token."""
+        return [self._id_of[token] for token in merge_word(data, self._ranks)]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that `ids` stand for. ValueError for an id that does not exist."""
+        ids = list(ids)
+        need(not (odd := {*ids} - self.vocab.keys()), f"ids has {odd}, not in vocab")
+        return b"".join([self.vocab[i] for i in ids])
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text of `ids`; what is no UTF-8 becomes U+FFFD (see bytes.decode)."""
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+
+class TextBPE(ByteBPE):
+    """ByteBPE for text, which a pattern cuts into pre-tokens.
+
+    merges, vocab: see ByteBPE. pattern: what `regex.findall` cuts with. special_tokens:
+    one that is in `vocab` keeps its id; another gets the next free one.
+    """
+
+    def __init__(self, merges: list[tuple], *, special_tokens: Iterable[str] = (),
+                 pattern: str = GPT2_PATTERN, vocab: dict[int, bytes] | None = None):
+        super().__init__(merges, vocab)
+        self.pattern, self._find = pattern, compile_pattern(pattern).findall
+        ids = self._id_of
+        self._whole = {str(t, "utf-8", "surrogateescape"): ids[t] for t in self._ranks}
+        self._cache, self.special_tokens, names = {}, {}, [*special_tokens]
+        need(all(names) and special_tokens != "".join(names),
+             f"{special_tokens=} must be a list of names, such as ['<|endoftext|>']")
+        for name in names:
+            i = ids.setdefault(name.encode("utf-8"), max(self.vocab) + 1)
+            self.vocab[i], self.special_tokens[name] = name.encode("utf-8"), i
+        self.n_vocab = max(self.vocab) + 1  # the size that an embedding table needs
+
+    def _encode_pieces(self, pieces: list[str], limit: int = 1 << 16) -> list[int]:
+        """Ids of pre-tokens. A cache of `limit` keeps those that are several tokens."""
+        ids, whole, cache = [], self._whole, self._cache
+        for piece in pieces:
+            if piece in whole:
+                ids.append(whole[piece])
+                continue
+            if piece not in cache:
+                if len(cache) >= limit or len(piece) > 200:
+                    cache.clear()
+                cache[piece] = self.encode_bytes(piece.encode("utf-8"))
+            ids += cache[piece]
+        return ids
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Ids of `text` with special tokens read as ordinary text."""
+        return self._encode_pieces(self._find(valid_text("text", text)))
+
+
+class SpecialBPE(TextBPE):
+    """TextBPE in which text writes no special token unless the caller allows it."""
+
+    def _sorted_out(self, names: Iterable[str]) -> tuple[set[str], set[str]]:
+        """The special tokens that are allowed, and all others."""
+        every = {*self.special_tokens}
+        allowed = every if names == "all" else {*names}
+        need(allowed <= every, f"allowed_special={names} must be 'all' or of {every}")
+        return allowed, every - allowed
+
+    def _encode_start(self, text: str, allowed: set, refused: set, more: bool) -> tuple:
+        """Ids of `text`, or of what no `more` text could change; how far they reach."""
+        bad = [name for name in refused if name in text]
+        need(not bad, f"text has {bad}: set allowed_special, or disallowed_special=()")
+        longest = max(map(len, self.special_tokens), default=1)
+        sure = max(0, len(text) - longest + 1) if more else len(text)
+        ids, start, limit = [], 0, 2048 if more else 1 << 16
+        for special in special_pattern(allowed).finditer(text):
+            if special.start() < sure:
+                pieces = self._find(text[start : special.start()])
+                ids += self._encode_pieces(pieces, limit)
+                ids.append(self.special_tokens[special[0]])
+                start = special.end()
+        pieces = self._find(text[start:sure])[: -3 if more else None]
+        return ids + self._encode_pieces(pieces, limit), start + sum(map(len, pieces))
+
+    def encode(self, text: str, *, allowed_special: Iterable[str] = frozenset(),
+               disallowed_special: Iterable[str] = "all") -> list[int]:
+        """Ids of `text`. A special token in it is a ValueError unless it is allowed.
+
+        allowed_special: those that become their id; "all" for every one.
+        disallowed_special: those that raise; "all" for every one not allowed. One that
+        is neither is read as ordinary text.
+        """
+        allowed, others = self._sorted_out(allowed_special)
+        refused = others if disallowed_special == "all" else {*disallowed_special}
+        return self._encode_start(valid_text("text", text), allowed, refused, False)[0]
+
+    def encode_iterable(self, chunks: Iterable[str], *,
+                        allowed_special: Iterable[str] = frozenset()) -> Iterator[int]:
+        """Yields what encode gives for the joined chunks, in constant memory.
+
+        Exact for the patterns of GPT-2 to GPT-4o, and others in which more text changes
+        at most the last three pre-tokens; surrogates must not be cut in two.
+        """
+        (allowed, refused), buffer, kept = self._sorted_out(allowed_special), "", 0
+        for chunk in chunks:
+            for start in range(0, len(chunk), 8192):
+                buffer += valid_text("chunks", chunk[start : start + 8192])
+                if len(buffer) >= max(8192, 2 * kept):
+                    ids, end = self._encode_start(buffer, allowed, refused, True)
+                    yield from ids
+                    buffer = buffer[end:]
+                    kept = len(buffer)
+        yield from self._encode_start(buffer, allowed, refused, False)[0]
+
+
+SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
+UNSHOW = {ord(char): b for b, char in SHOW.items()}
+
+
+def show(token: bytes) -> str:
+    """A token in GPT-2's printable alphabet, one character for each byte."""
+    return token.decode("latin-1").translate(SHOW)
+
+
+def unshow(shown: str) -> bytes:
+    """The token that `show` shows. ValueError for characters outside the alphabet."""
+    return shown.translate(UNSHOW).encode("latin-1")
+
+
+def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
+    """The merges behind a table of ranks: what earlier merges leave of each token."""
+    merges, known = [], {}
+    for token in sorted(ranks, key=ranks.get):
+        if len(token) > 1:
+            merges.append(tuple(merge_word(token, known)))
+            known[token] = len(known)
+    return merges
+
+
+class BPETokenizer(SpecialBPE):
+    """Byte-level BPE with files and tiktoken; arguments as for TextBPE."""
+
+    def save(self, path: str | Path) -> None:
+        """Write Hugging Face's tokenizer.json: `tokenizers` gives these ids from it."""
+        own = {i: name for name, i in self.special_tokens.items()}
+        vocab = {own.get(i) or show(t): i for i, t in sorted(self.vocab.items())}
+        need(len(vocab) == len(self.vocab), f"special_tokens: rename one of {own}")
+        merges = [[show(a), show(b)] for a, b in self.merges]
+        no = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+        added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
+        # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
+        regular = regex.sub(r"(\{\d+,\d+\})\+", r"\1", self.pattern)
+        split = {"type": "Split", "pattern": {"Regex": regular}}
+        split |= {"behavior": "Isolated", "invert": False}
+        level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
+        level["type"] = "ByteLevel"
+        whole = {"version": "1.0", "added_tokens": added, "decoder": level,
+                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+                 "model": {"type": "BPE", "vocab": vocab, "merges": merges}}
+        Path(path).write_text(json.dumps(whole, ensure_ascii=False, indent=1), "utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "BPETokenizer":
+        """Read a tokenizer.json: one from save, or another byte-level BPE."""
+        try:
+            whole = json.loads(Path(path).read_text("utf-8"))
+            model, pre = whole["model"], whole["pre_tokenizer"]
+            steps = pre.get("pretokenizers", [pre])
+            other = whole.get("normalizer") or steps[-1].get("add_prefix_space")
+            need(model["type"] == "BPE" and not other, f"{model['type']} with {other}")
+            pattern = steps[0].get("pattern", {"Regex": GPT2_PATTERN})["Regex"]
+            special = {token["content"]: token["id"] for token in whole["added_tokens"]}
+            ids = (model["vocab"] | special).items()
+            vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
+            pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+            merges = [tuple(map(unshow, pair)) for pair in pairs]
+            return cls(merges, special_tokens=special, pattern=pattern, vocab=vocab)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"path={path} is no byte-level BPE: {error!r}") from None
+
+    def to_tiktoken(self, name: str):
+        """The same tokenizer as a tiktoken.Encoding, which is written in Rust."""
+        from tiktoken import Encoding
+
+        ranks = {token: self._id_of[token] for token in self._ranks}
+        learnt = [*ranks.values()][256:]
+        need(learnt == sorted(learnt), "vocab: ids must follow the order of merges")
+        return Encoding(name, pat_str=self.pattern, mergeable_ranks=ranks,
+                        special_tokens=self.special_tokens)
+
+    @classmethod
+    def from_tiktoken(cls, encoding) -> "BPETokenizer":
+        """A tokenizer with the ids of a tiktoken.Encoding; merges are found again."""
+        ranks, special = encoding._mergeable_ranks, encoding._special_tokens
+        ids = ranks | {name.encode("utf-8"): i for name, i in special.items()}
+        return cls(merges_of(ranks), special_tokens=special, pattern=encoding._pat_str,
+                   vocab={i: token for token, i in ids.items()})
+
+
+def train_bpe(text: str | Iterable[str], vocab_size: int, *,
+              special_tokens: Iterable[str] = (), pattern: str = GPT2_PATTERN,
+              progress: bool = False) -> BPETokenizer:
+    """Learn a tokenizer of `vocab_size` tokens: 256 bytes, merges, special tokens.
+
+    `text` is one text or an iterable of texts. No merge goes beyond a pre-token of
+    `pattern` or over a special token. Ties go to the greatest pair of byte strings. A
+    text with too few pairs gives a smaller vocabulary: see `n_vocab`.
+    """
+    least = BPETokenizer([], special_tokens=special_tokens, pattern=pattern).n_vocab
+    need(least <= vocab_size < 1e6, f"vocab_size={vocab_size} must be {least} to 10**6")
+    texts = [text] if isinstance(text, str) else text
+    counts = count_pretokens(texts, pattern, special_tokens)
+    need(counts, "text is empty; give at least one character to learn from")
+    merges = learn_merges(counts, vocab_size - least, progress=progress)
+    return BPETokenizer(merges, special_tokens=special_tokens, pattern=pattern)

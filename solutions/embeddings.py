@@ -1,0 +1,156 @@
+"""Embeddings: a vector for every token, and three ways to say where it stands.
+
+Token look-up, learned positions (GPT-2), sinusoids (the Transformer), rotations (RoPE).
+Built in chapters/03_embeddings.ipynb.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _require_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, int):
+            raise TypeError(f"{name}={size!r} must be an int")
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+
+
+def _require_even(name: str, size: int) -> None:
+    if size < 2 or size % 2:
+        raise ValueError(
+            f"{name}={size} must be even and at least 2: features are taken in pairs"
+        )
+
+
+class TokenEmbedding(nn.Module):
+    """A table with one row a token: ids (...) integers -> vectors (..., D).
+
+    The same numbers as one-hot vectors times `weight` (V, D), without the product.
+    Rows start as normal(0, 1), drawn by `generator`. TypeError for ids that are not
+    int64 or int32, ValueError for an id outside 0 .. V - 1 (on a GPU, where looking
+    would cost time, the look-up's own error comes instead).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _require_positive(vocab_size=vocab_size, d_model=d_model)
+        start = torch.randn(vocab_size, d_model, generator=generator)
+        self.weight = nn.Parameter(start)  # (V, D)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"ids must be int64 or int32, got {ids.dtype}")
+        if ids.device.type == "cpu" and ids.numel():
+            low, high = ids.min().item(), ids.max().item()
+            if low < 0 or high >= len(self.weight):
+                raise ValueError(
+                    f"ids spans {low}..{high}, outside 0..{len(self.weight) - 1}: "
+                    "was the text encoded with another tokenizer?"
+                )
+        return F.embedding(ids, self.weight)  # (..., D)
+
+
+def nearest_tokens(
+    weight: Tensor, token_id: int, k: int = 5
+) -> list[tuple[int, float]]:
+    """The k other tokens whose vectors point most nearly the same way.
+
+    weight: (V, D) -> [(id, cosine similarity)], the most similar first, of equals the
+    lower id. A row of zeros has similarity 0 to all. ValueError for a token_id outside
+    0 .. V - 1 and a k outside 1 .. V - 1.
+    """
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, but must be (V, D)")
+    n = len(weight)
+    if not 0 <= token_id < n:
+        raise ValueError(f"token_id={token_id} is outside 0..{n - 1}")
+    if not 1 <= k < n:
+        raise ValueError(f"k={k} must be at least 1 and below the {n} tokens")
+    weight = weight.detach()
+    cosine = F.cosine_similarity(weight, weight[token_id : token_id + 1])  # (V,)
+    cosine[token_id] = -torch.inf  # last, so that it is not its own neighbour
+    values, ids = cosine.sort(descending=True, stable=True)
+    return list(zip(ids[:k].tolist(), values[:k].tolist(), strict=True))
+
+
+class LearnedPositions(nn.Module):
+    """A trained vector for each place, as in GPT-2: length T -> (T, D).
+
+    Called with `start`, the first vector is that of place `start`. ValueError beyond
+    `context_length`: there is no vector for a place that training never saw. Rows start
+    as normal(0, 1), drawn by `generator`.
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        d_model: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _require_positive(context_length=context_length, d_model=d_model)
+        first = torch.randn(context_length, d_model, generator=generator)
+        self.weight = nn.Parameter(first)  # (T_max, D)
+
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        if length < 0 or start < 0 or start + length > len(self.weight):
+            raise ValueError(
+                f"length={length} from start={start} does not fit into "
+                f"context_length={len(self.weight)}; give fewer tokens"
+            )
+        return self.weight[start : start + length]  # (T, D)
+
+
+def _angles(positions: Tensor, dim: int, base: float, dtype: torch.dtype) -> Tensor:
+    """(T,) places -> (T, dim / 2) angles in radians, fast features first."""
+    steps = torch.arange(0, dim, 2, dtype=dtype, device=positions.device)
+    return positions[:, None].to(dtype) * base ** (-steps / dim)
+
+
+def sinusoidal_positions(context_length: int, d_model: int) -> Tensor:
+    """Fixed vectors of sines and cosines (Vaswani et al. 2017, section 3.5): (T, D).
+
+    Columns 2i and 2i + 1 hold sin and cos of place / 10000**(2i / d_model), so that a
+    step of k places is the same rotation everywhere. float32; ValueError for an odd
+    d_model.
+    """
+    _require_positive(context_length=context_length, d_model=d_model)
+    _require_even("d_model", d_model)
+    places = torch.arange(context_length)
+    angles = _angles(places, d_model, 10_000.0, torch.float64)  # (T, D/2)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).float()  # (T, D)
+
+
+def rotate(x: Tensor, positions: Tensor, *, base: float = 10_000.0) -> Tensor:
+    """Rotary positions (Su et al. 2021): turn each pair of features by its place.
+
+    x: (..., T, d_head) queries or keys; positions: (T,) -> (..., T, d_head). Features
+    2i and 2i + 1 are turned by positions * base**(-2i / d_head) radians. Lengths stay,
+    and the dot product of two turned vectors depends only on how far apart they stand.
+    ValueError for an odd d_head or shapes that do not fit; TypeError for integer x.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}")
+    if x.ndim < 2 or positions.shape != x.shape[-2:-1]:
+        raise ValueError(
+            f"positions of shape {tuple(positions.shape)} and x of shape "
+            f"{tuple(x.shape)} do not fit: give (T,) and (..., T, d_head)"
+        )
+    _require_even("x: its last dimension", x.shape[-1])
+    if not base > 0:
+        raise ValueError(f"base={base} must be above 0; the paper's is 10000")
+    dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits would blur far places
+    angles = _angles(positions, x.shape[-1], base, dtype)  # (T, d/2)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    even, odd = x[..., 0::2], x[..., 1::2]  # (..., T, d/2) each
+    turned = [even * cos - odd * sin, even * sin + odd * cos]
+    return torch.stack(turned, dim=-1).flatten(-2)  # (..., T, d_head)

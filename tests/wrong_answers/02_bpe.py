@@ -1,0 +1,171 @@
+"""Wrong answers that people give to chapter 2's exercises; each check must reject them."""
+
+WRONG = {
+    "2.1": [
+        # every word counts once
+        """
+def best_pair(words):
+    counts = Counter(pair for word in words for pair in pairs(word))
+    return max(counts, key=lambda pair: (counts[pair], pair), default=None)
+""",
+        # ties go to the pair that was met first
+        """
+def best_pair(words):
+    counts = Counter()
+    for word, n in words.items():
+        for pair in pairs(word):
+            counts[pair] += n
+    return max(counts, key=counts.get, default=None)
+""",
+        # overlapping places are not counted
+        """
+def best_pair(words):
+    counts = {p: sum(w.count(p) * n for w, n in words.items())
+              for word in words for p in pairs(word)}
+    return max(counts, key=lambda pair: (counts[pair], pair), default=None)
+""",
+        # a pair counts once in each word
+        """
+def best_pair(words):
+    counts = Counter()
+    for word, n in words.items():
+        for pair in set(pairs(word)):
+            counts[pair] += n
+    return max(counts, key=lambda pair: (counts[pair], pair), default=None)
+""",
+        # stops without a pair
+        """
+def best_pair(words):
+    counts = Counter()
+    for word, n in words.items():
+        for pair in pairs(word):
+            counts[pair] += n
+    return max(counts, key=lambda pair: (counts[pair], pair))
+""",
+    ],
+    "2.2": [
+        # each token by itself
+        """
+def text_stream(tokens):
+    for token in tokens:
+        yield token.decode("utf-8", "replace")
+""",
+        # everything at the end
+        """
+def text_stream(tokens):
+    yield b"".join(tokens).decode("utf-8", "replace")
+""",
+        # waits for a whole token and so holds back what is certain
+        """
+def text_stream(tokens):
+    held = b""
+    for token in tokens:
+        held += token
+        try:
+            yield held.decode("utf-8")
+            held = b""
+        except UnicodeDecodeError:
+            pass
+    if held:
+        yield held.decode("utf-8", "replace")
+""",
+        # drops what does not become whole
+        """
+def text_stream(tokens):
+    import codecs
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    for token in tokens:
+        if text := decoder.decode(token):
+            yield text
+""",
+        # forgets the unfinished end
+        """
+def text_stream(tokens):
+    import codecs
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in tokens:
+        if text := decoder.decode(token):
+            yield text
+""",
+        # reads everything before it yields
+        """
+def text_stream(tokens):
+    import codecs
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    texts = [decoder.decode(token) for token in tokens]
+    yield from filter(None, [*texts, decoder.decode(b"", final=True)])
+""",
+    ],
+    "2.3": [
+        # the space still joins the digits
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r"\p{N}+", r"\p{N}{1,3}")
+""",
+        # digits of other scripts are forgotten
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"[0-9]{1,3}")
+""",
+        # single digits
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}")
+""",
+        # digits join the punctuation
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+|", "").replace(r"\s\p{L}\p{N}", r"\s\p{L}")
+""",
+        # GPT-2's own
+        """
+def digits_pattern():
+    return GPT2_PATTERN
+""",
+    ],
+    "2.4": [
+        # tries every size
+        """
+def smallest_vocabulary(merges, text, max_tokens):
+    for n in range(len(merges) + 1):
+        if len(BPETokenizer(merges[:n]).encode(text)) <= max_tokens:
+            return 256 + n
+    raise ValueError("too few")
+""",
+        # no error when nothing suffices
+        """
+def smallest_vocabulary(merges, text, max_tokens):
+    low, high = 0, len(merges)
+    while low < high:
+        middle = (low + high) // 2
+        if len(BPETokenizer(merges[:middle]).encode(text)) <= max_tokens:
+            high = middle
+        else:
+            low = middle + 1
+    return 256 + low
+""",
+        # one merge too many
+        """
+def smallest_vocabulary(merges, text, max_tokens):
+    from bisect import bisect_right
+    if len(BPETokenizer(merges).encode(text)) > max_tokens:
+        raise ValueError("too few")
+    return 256 + bisect_right(range(len(merges)), -max_tokens, key=lambda n:
+                              -len(BPETokenizer(merges[:n]).encode(text)))
+""",
+        # forgets the bytes
+        """
+def smallest_vocabulary(merges, text, max_tokens):
+    low, high = 0, len(merges)
+    if len(BPETokenizer(merges).encode(text)) > max_tokens:
+        raise ValueError("too few")
+    while low < high:
+        middle = (low + high) // 2
+        if len(BPETokenizer(merges[:middle]).encode(text)) <= max_tokens:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+""",
+    ],
+}
