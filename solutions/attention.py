@@ -46,8 +46,8 @@ class RNNLanguageModel(nn.Module):
         inputs = self.from_input(self.embedding(ids))  # (B, T, D), all places at once
         h = torch.zeros_like(inputs[:, 0])  # (B, D)
         states = []
-        for t in range(ids.shape[1]):  # the past, one step after another
-            h = torch.tanh(inputs[:, t] + self.from_past(h))
+        for x in inputs.unbind(1):  # T times (B, D), one step after another
+            h = torch.tanh(x + self.from_past(h))
             states.append(h)
         return self.head(torch.stack(states, dim=1))  # (B, T, D) -> (B, T, V)
 

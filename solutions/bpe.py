@@ -183,7 +183,7 @@ class ByteBPE:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for. ValueError for an id that does not exist."""
         ids = list(ids)
-        need(not (odd := {*ids} - self.vocab.keys()), f"ids has {odd}, not in vocab")
+        need(not (odd := {*ids}.difference(self.vocab)), f"ids has {odd}, not in vocab")
         return b"".join([self.vocab[i] for i in ids])
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:

@@ -48,6 +48,12 @@ def options() -> argparse.Namespace:
     p.add_argument("--d-model", type=int, default=128)
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--heads", type=int, default=4)
+    p.add_argument(
+        "--init-scale",
+        type=float,
+        default=2.5,
+        help="times GPT-2's first weights, whose 0.02 suits widths of 768 and more",
+    )
     p.add_argument("--dropout", type=float, default=0.1)
     p.add_argument("--steps", type=int, default=3000)
     p.add_argument("--batch-size", type=int, default=16)
@@ -88,8 +94,8 @@ Licence: that of the text it was trained on (for `data/tales.txt`: CC0 1.0).
 
 - Size: `{json.dumps(asdict(model.config))}`
 - Recipe: `{json.dumps(asdict(config))}`,
-  on {1 - args.val_fraction:.0%} of the documents (seed {args.seed}), through
-  `tools/pretrain.py`
+  initial matrices times {args.init_scale}, on {1 - args.val_fraction:.0%} of the
+  documents (seed {args.seed}), through `tools/pretrain.py`
 - Held-out documents: **{bits:.3f} bits per byte**
 - Tokenizer: byte-level BPE, {model.config.vocab_size:,} tokens; `{END}` ends a document
 
@@ -146,6 +152,9 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     torch.manual_seed(args.seed)
     model = GPT(sizes, generator=torch.Generator().manual_seed(args.seed)).to(device)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(args.init_scale if p.ndim == 2 else 1.0)
     checkpoint = Path(args.out) / "checkpoint"
     train(model, train_tokens, val_tokens, config, checkpoint=checkpoint)
     if not writes:

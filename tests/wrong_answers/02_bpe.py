@@ -1,4 +1,4 @@
-"""Wrong answers that people give to chapter 2's exercises; each check must reject them."""
+"""Wrong answers that people give to chapter 2's exercises; checks must reject them."""
 
 WRONG = {
     "2.1": [

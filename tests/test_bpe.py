@@ -1,0 +1,624 @@
+"""Byte-pair encoding against brute force, tiktoken and tokenizers."""
+
+import json
+import os
+import pickle
+import random
+import re
+import time
+import tracemalloc
+import types
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import regex
+import tiktoken
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, trainers
+
+from solutions import bpe
+from solutions.bpe import (
+    GPT2_PATTERN,
+    BPETokenizer,
+    count_pretokens,
+    learn_merges,
+    merge_word,
+    train_bpe,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+TALES = (ROOT / "data" / "tales.txt").read_text("utf-8")
+END = "<|endoftext|>"
+PATTERNS = {
+    "gpt2": GPT2_PATTERN,
+    "gpt4": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "gpt4_tiktoken": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    "gpt4o": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+EACH_PATTERN = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+ALPHABETS = [
+    "a", "aab", "ab \n", "a\r\n\t b", "éàe\u0301\u0302 ", "🦊👩\u200d👧ab", "日本語 ab",
+    "'stlre a", "01 a23", "!?. a\u00a0\u3000", "\x00\x7f\xff ab",
+]  # fmt: skip
+SPECIAL = ["<|e|>", "<|e|><|f|>", "|><", "é<"]
+PIECES = [
+    *"aBé日1!/\n\t🦊ſǄʰ", " ", "  ", "'", "'s", "'re", "'LL", "\r\n", "\n\n", "23",
+    "e\u0301", "<|", "|>", "<|e|>", "<|f|>", " the", "don't", END,
+]  # fmt: skip
+
+
+def odd_text(rng: random.Random, longest: int = 30) -> str:
+    return "".join(rng.choices(PIECES, k=rng.randint(0, longest)))
+
+
+def brute_force(texts, n_merges, special=()):
+    """The definition, word for word: every pre-token apart, everything counted anew."""
+    words, merges = [], []
+    for text in texts:
+        cut = "|".join(map(regex.escape, special)) or "(?!)"
+        for part in regex.split(cut, text):
+            for piece in regex.findall(GPT2_PATTERN, part):
+                words.append([bytes([b]) for b in piece.encode("utf-8")])
+    for _ in range(n_merges):
+        counts = Counter(pair for word in words for pair in pairwise(word))
+        if not counts:
+            break
+        merges.append(max(counts, key=lambda pair: (counts[pair], pair)))
+        words = [replay(word, merges[-1:]) for word in words]
+    return merges
+
+
+def replay(tokens, merges):
+    """Each merge in its turn, wherever it fits, from the left."""
+    for a, b in merges:
+        merged, i = [], 0
+        while i < len(tokens):
+            found = tokens[i : i + 2] == [a, b]
+            merged.append(a + b if found else tokens[i])
+            i += 2 if found else 1
+        tokens = merged
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Some hundred merges of the tales and of odd text; awkward special tokens."""
+    rng = random.Random(5)
+    odd = [odd_text(rng) for _ in range(300)]
+    return train_bpe([TALES[:100_000], *odd], 700, special_tokens=[*SPECIAL, END])
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    """tiktoken's GPT-2 and ours from it; skipped where its merges are not at hand."""
+    cache = ROOT.parent / "shared" / "data" / "tiktoken_cache"
+    if cache.exists():
+        os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(cache))
+    try:
+        theirs = tiktoken.get_encoding("gpt2")
+    except Exception as error:
+        pytest.skip(f"GPT-2's merges cannot be had: {type(error).__name__}")
+    return theirs, BPETokenizer.from_tiktoken(theirs)
+
+
+# Training
+
+
+def test_merges_are_those_of_brute_force_on_thousands_of_texts():
+    rng = random.Random(0)
+    for _ in range(1500):
+        alphabet = rng.choice(ALPHABETS)
+        texts = ["".join(rng.choices(alphabet, k=rng.randint(0, 30))) for _ in range(3)]
+        special = rng.choice([(), (), ["ab"], ["a", "aa"]])
+        n = rng.randint(0, 30)
+        special = sorted(special, key=len, reverse=True)
+        expected = brute_force(texts, n, special)
+        counts = count_pretokens(texts, special_tokens=special)
+        assert learn_merges(counts, n) == expected
+
+
+@given(st.lists(st.text(max_size=30), max_size=4), st.integers(0, 20))
+@settings(deadline=None, max_examples=150)
+def test_merges_are_those_of_brute_force_on_any_text(texts, n):
+    assert learn_merges(count_pretokens(texts), n) == brute_force(texts, n)
+
+
+@pytest.mark.parametrize(
+    "text, first",
+    [
+        ("ab cd", (b"c", b"d")),
+        ("aab", (b"a", b"b")),
+        ("aaab", (b"a", b"a")),
+        ("az by", (b"b", b"y")),
+        ("\xff \x7f\x7f", (b"\xc3", b"\xbf")),
+    ],
+)
+def test_of_level_pairs_the_greatest_pair_of_bytes_is_merged(text, first):
+    assert learn_merges(count_pretokens([text]), 1) == [first]
+
+
+def test_of_a_token_and_a_longer_one_that_begins_with_it_the_longer_is_greater():
+    counts = {b"abcx": 2, b"abx": 2, b"ab": 9, b"abc": 7}  # (abc, x), (ab, x) are level
+    assert learn_merges(counts, 4)[2:] == [(b"abc", b"x"), (b"ab", b"x")]
+
+
+def test_a_shorter_training_is_the_beginning_of_a_longer_one():
+    counts = count_pretokens([TALES[:50_000]])
+    longest = learn_merges(counts, 500)
+    assert all(learn_merges(counts, n) == longest[:n] for n in (0, 1, 17, 300))
+    assert len({a + b for a, b in longest}) == 500
+
+
+def test_special_tokens_cut_the_training_text_and_take_no_part():
+    text = f"ab{END}ab{END}" * 9
+    tokenizer = train_bpe(text, 1000, special_tokens=[END])
+    assert tokenizer.merges == [(b"a", b"b")]
+    assert tokenizer.special_tokens == {END: 257} and tokenizer.n_vocab == 258
+
+
+def test_counts_of_parts_can_be_added_up():
+    documents = TALES[:60_000].split("\n\n")
+    halves = count_pretokens(documents[::2]) + count_pretokens(documents[1::2])
+    assert halves == count_pretokens(documents)
+
+
+def test_training_takes_a_text_or_any_iterable_of_texts(capsys):
+    texts = [TALES[:20_000], TALES[20_000:40_000]]
+    merges = train_bpe(texts, 400).merges
+    assert train_bpe(iter(texts), 400).merges == merges
+    assert train_bpe(texts[0], 400).merges == train_bpe(texts[:1], 400).merges
+    assert capsys.readouterr() == ("", "")
+    assert train_bpe(texts, 400, progress=True).merges == merges
+    assert "merge" in capsys.readouterr().err
+
+
+# Encoding
+
+
+def test_encoding_repeats_the_merges_in_the_order_of_learning():
+    rng = random.Random(1)
+    for _ in range(300):
+        alphabet = rng.choice(ALPHABETS)
+        texts = ["".join(rng.choices(alphabet, k=40)) for _ in range(3)]
+        merges = learn_merges(count_pretokens(texts), 25)
+        tokenizer = BPETokenizer(merges)
+        for word in ("".join(rng.choices(alphabet, k=12)).encode() for _ in range(5)):
+            ids = tokenizer.encode_bytes(word)
+            expected = replay([bytes([b]) for b in word], merges)
+            assert [tokenizer.vocab[i] for i in ids] == expected
+
+
+@given(st.binary(max_size=60))
+@settings(deadline=None, max_examples=300)
+def test_every_byte_string_survives(small, data):
+    assert small.decode_bytes(small.encode_bytes(data)) == data
+
+
+@given(st.text(max_size=80))
+@settings(deadline=None, max_examples=300)
+def test_every_text_survives_and_tiktoken_agrees(small, text):
+    ids = small.encode(text, disallowed_special=())
+    assert small.decode(ids) == small.decode(ids, errors="strict") == text
+    encoding = small.to_tiktoken("small")
+    assert encoding.encode(text, disallowed_special=()) == ids
+
+
+def test_bytes_that_are_no_text_are_shown_as_replacement_characters(small):
+    ids = small.encode_bytes("🦉".encode())
+    assert small.decode(ids[:-1]) == "\ufffd"
+    with pytest.raises(UnicodeDecodeError):
+        small.decode(ids[:-1], errors="strict")
+    assert small.decode(ids[:-1], errors="ignore") == ""
+
+
+def test_half_characters_become_replacement_characters_as_in_tiktoken(small):
+    encoding = small.to_tiktoken("small")
+    halves = ["\ud800", "a\udc00b", "\ud83e\udd8a fox", "\udd8a\ud83e", "é\ud800\ud800"]
+    for text in halves:
+        assert small.encode(text) == encoding.encode(text)
+    assert train_bpe("a\ud800", 259).merges[0] == (b"\xef", b"\xbf")
+
+
+@EACH_PATTERN
+def test_every_pattern_keeps_every_character(small, pattern):
+    tokenizer = BPETokenizer(small.merges, pattern=pattern)
+    encoding = tokenizer.to_tiktoken("x")
+    rng = random.Random(2)
+    for _ in range(300):
+        text = odd_text(rng)
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert encoding.encode_ordinary(text) == ids
+
+
+def test_a_pattern_with_holes_loses_nothing():
+    tokenizer = train_bpe("a1 b2\n\n", 260, pattern=r"\p{L}+")
+    assert tokenizer.decode(tokenizer.encode("ab 12\n\n🦊!")) == "ab 12\n\n🦊!"
+
+
+def test_ids_do_not_depend_on_what_was_encoded_before(small):
+    rng = random.Random(3)
+    texts = [odd_text(rng) for _ in range(50)] + ["x" * 500, "é" * 500]
+    fresh = [BPETokenizer(small.merges).encode(text) for text in texts]
+    used = BPETokenizer(small.merges)
+    for _ in range(3):
+        assert [used.encode(text) for text in texts] == fresh
+
+
+def test_a_tokenizer_can_be_sent_to_another_process(small):
+    again = pickle.loads(pickle.dumps(small))
+    assert again.encode(TALES[:9999]) == small.encode(TALES[:9999])
+
+
+def test_a_long_word_takes_time_in_proportion_to_its_length():
+    tokenizer, rng = train_bpe(TALES[:200_000], 1000), random.Random(4)
+    tokenizer = BPETokenizer([*tokenizer.merges, (b"x", b"x"), (b"xx", b"xx")])
+    for letters in ["x", "abcdefghijklmnopqrstuvwxyz"]:
+        text = "".join(rng.choices(letters, k=120_000))
+        seconds = []
+        for n in (10_000, 120_000):
+            start = time.process_time()
+            ids = tokenizer.encode(text[:n])
+            seconds.append(time.process_time() - start)
+            assert tokenizer.decode(ids) == text[:n]
+        assert seconds[1] < 50 * seconds[0]  # in proportion 12, quadratic 144
+
+
+def test_training_on_a_long_word_takes_time_in_proportion_to_its_length():
+    seconds = []
+    for n in (20_000, 240_000):
+        start = time.process_time()
+        assert learn_merges({b"a" * n: 1}, 5)[2] == (b"aaaa", b"aaaa")
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 50 * seconds[0]
+
+
+# GPT-2
+
+
+def test_ids_are_gpt2s_on_odd_texts(gpt2):
+    theirs, ours = gpt2
+    rng = random.Random(6)
+    for _ in range(2000):
+        text = odd_text(rng)
+        expected = theirs.encode(text, allowed_special="all")
+        assert ours.encode(text, allowed_special="all") == expected, text
+        assert ours.encode_ordinary(text) == theirs.encode_ordinary(text), text
+        assert ours.decode(expected) == text
+
+
+@given(st.text(st.characters(), max_size=60))
+@settings(deadline=None, max_examples=500)
+def test_ids_are_gpt2s_on_any_text(gpt2, text):
+    theirs, ours = gpt2
+    assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
+
+
+@pytest.mark.parametrize(
+    "gap", ["", " ", "\n", "\n\n", "\n\n\n", " \n", "\r\n\r\n", "\t\t"]
+)
+def test_ids_are_gpt2s_around_special_tokens(gpt2, gap):
+    theirs, ours = gpt2
+    for text in [gap + END, END + gap, f"a{gap}{END}{gap}b", f"{END}{gap}{END}"]:
+        expected = theirs.encode(text, allowed_special="all")
+        assert ours.encode(text, allowed_special={END}) == expected
+        assert list(ours.encode_iterable(text, allowed_special={END})) == expected
+
+
+def test_ids_are_gpt2s_on_the_tales_and_it_can_be_given_back(gpt2):
+    theirs, ours = gpt2
+    assert ours.encode(TALES) == theirs.encode(TALES)
+    assert ours.n_vocab == theirs.n_vocab == 50257 and len(ours.merges) == 50000
+    assert ours.special_tokens == {END: 50256}
+    assert ours.to_tiktoken("again")._mergeable_ranks == theirs._mergeable_ranks
+
+
+# Streams
+
+
+@pytest.fixture(scope="module")
+def tiny_steps():
+    """The module with steps of 8 characters, so that short texts take many steps."""
+    source = Path(bpe.__file__).read_text("utf-8")
+    assert source.count("8192") == 3
+    module = types.ModuleType("tiny_steps")
+    exec(source.replace("8192", "8"), module.__dict__)
+    return module
+
+
+def outcome(encode, *args, **orders):
+    try:
+        return list(encode(*args, **orders))
+    except ValueError:
+        return "refused"
+
+
+@EACH_PATTERN
+def test_a_stream_gives_the_same_ids_however_it_is_cut(small, tiny_steps, pattern):
+    tokenizer = tiny_steps.BPETokenizer(
+        small.merges, special_tokens=SPECIAL, pattern=pattern
+    )
+    rng, refused = random.Random(7), 0
+    for _ in range(1000):
+        text = odd_text(rng, 60)
+        cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randint(0, 8)))
+        chunks = [text[i:j] for i, j in pairwise([0, *cuts, None])]
+        for allowed in ("all", {"<|e|>", "|><"}, ()):
+            expected = outcome(tokenizer.encode, text, allowed_special=allowed)
+            stream = outcome(tokenizer.encode_iterable, chunks, allowed_special=allowed)
+            assert stream == expected, (chunks, allowed)
+            refused += expected == "refused"
+    assert 100 < refused < 2500
+
+
+@EACH_PATTERN
+def test_more_text_changes_at_most_the_last_two_pretokens(pattern):
+    find, rng = regex.compile(pattern).findall, random.Random(8)
+    for _ in range(3000):
+        text = odd_text(rng, 12)
+        cut = rng.randint(0, len(text))
+        start = find(text[:cut])[:-2]
+        assert find(text)[: len(start)] == start, (text, cut)
+
+
+def test_a_long_stream_gives_the_same_ids(small):
+    text = TALES[:150_000].replace("\n\n", f"\n{END}\n") + "x" * 30_000
+    expected = small.encode(text, allowed_special="all")
+    for size in (1, 7, 1000, 8192, 100_000, len(text)):
+        chunks = (text[i : i + size] for i in range(0, len(text), size))
+        assert list(small.encode_iterable(chunks, allowed_special="all")) == expected
+
+
+def test_the_first_id_comes_before_the_second_megabyte_is_read(small):
+    read = 0
+
+    def chunks():
+        nonlocal read
+        while True:  # without end
+            read += 1 << 16
+            yield (TALES[:1000] * 66)[: 1 << 16]
+
+    assert next(small.encode_iterable(chunks())) in small.vocab
+    assert read <= 1 << 20
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 21])
+def test_a_stream_holds_less_than_a_megabyte(small, size):
+    rng = random.Random(9)
+    words = TALES.split(" ")[:40_000]
+    text = " ".join(word + str(rng.randrange(999)) for word in words)
+    tokenizer = BPETokenizer(small.merges)
+    tracemalloc.start()
+    chunks = (text[i : i + size] for i in range(0, len(text), size))
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in tokenizer.encode_iterable(chunks):
+        pass
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert peak < 1e6
+    assert len(tokenizer._cache) <= 2048
+
+
+# Special tokens
+
+
+def test_text_cannot_write_a_special_token_unless_it_is_allowed(small):
+    text, i = f"a{END}b", small.special_tokens[END]
+    with pytest.raises(ValueError, match="endoftext"):
+        small.encode(text)
+    with pytest.raises(ValueError, match="endoftext"):
+        list(small.encode_iterable([text[:5], text[5:]]))
+    assert i in small.encode(text, allowed_special={END})
+    assert i in small.encode(text, allowed_special="all")
+    for ids in (
+        small.encode_ordinary(text),
+        small.encode(text, disallowed_special=()),
+        small.encode(text, allowed_special={"<|e|>"}, disallowed_special=()),
+    ):
+        assert i not in ids and small.decode(ids) == text
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join))
+@settings(deadline=None, max_examples=200)
+def test_the_rule_for_special_tokens_is_tiktokens(small, text):
+    encoding = small.to_tiktoken("small")
+    for allowed in (set(), "all", {END}):
+        for refused in ("all", set(), {"<|e|>"}):
+            orders = {"allowed_special": allowed, "disallowed_special": refused}
+            theirs = outcome(encoding.encode, text, **orders)
+            assert outcome(small.encode, text, **orders) == theirs
+
+
+def test_of_overlapping_special_tokens_the_longest_is_taken(small):
+    ids = small.encode("<|e|><|f|>", allowed_special="all")
+    assert ids == [small.special_tokens["<|e|><|f|>"]]
+    ids = small.encode("<|e|><|f", allowed_special="all")
+    assert ids[0] == small.special_tokens["<|e|>"]
+
+
+def test_a_pattern_that_takes_everything_still_writes_no_special_token():
+    tokenizer = BPETokenizer([], special_tokens=[END], pattern=r"\S+|\s+")
+    assert tokenizer.special_tokens[END] not in tokenizer.encode_ordinary(END)
+
+
+def test_special_tokens_keep_their_place_or_get_the_next_free_one():
+    vocab = {i: bytes([i]) for i in range(256)} | {900: b"<a>", 300: b"xy"}
+    tokenizer = BPETokenizer([(b"x", b"y")], special_tokens=["<a>", "<b>"], vocab=vocab)
+    assert tokenizer.special_tokens == {"<a>": 900, "<b>": 901}
+    assert tokenizer.n_vocab == 902
+    assert tokenizer.encode("xy<b><a>", allowed_special="all") == [300, 901, 900]
+
+
+# Files and other people's tokenizers
+
+
+@EACH_PATTERN
+def test_a_saved_tokenizer_is_read_back_and_tokenizers_agrees(small, pattern, tmp_path):
+    tokenizer = BPETokenizer(small.merges, special_tokens=[END], pattern=pattern)
+    tokenizer.save(tmp_path / "t.json")
+    again = BPETokenizer.load(tmp_path / "t.json")
+    assert (again.merges, again.vocab) == (tokenizer.merges, tokenizer.vocab)
+    assert again.special_tokens == tokenizer.special_tokens
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))
+    rng = random.Random(10)
+    for text in [TALES[:20_000], *(odd_text(rng) for _ in range(300))]:
+        ids = tokenizer.encode(text, allowed_special="all")
+        assert again.encode(text, allowed_special="all") == ids
+        assert theirs.encode(text).ids == ids, text
+        assert theirs.decode(ids, skip_special_tokens=False) == text
+
+
+def test_tokenizers_of_hugging_face_are_read(tmp_path):
+    theirs = tokenizers.Tokenizer(models.BPE())
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    theirs.train_from_iterator(
+        [TALES[:50_000]],
+        trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=[END],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    theirs.save(str(tmp_path / "t.json"))
+    ours = BPETokenizer.load(tmp_path / "t.json")
+    assert ours.special_tokens == {END: 0} and ours.n_vocab == 600
+    text = TALES[50_000:70_000] + END
+    assert ours.encode(text, allowed_special="all") == theirs.encode(text).ids
+    old = json.loads((tmp_path / "t.json").read_text("utf-8"))
+    old["model"]["merges"] = [" ".join(pair) for pair in old["model"]["merges"]]
+    (tmp_path / "old.json").write_text(json.dumps(old), "utf-8")
+    assert BPETokenizer.load(tmp_path / "old.json").merges == ours.merges
+
+
+def test_tiktoken_gets_and_gives_back_the_same_tokenizer(small):
+    again = BPETokenizer.from_tiktoken(small.to_tiktoken("small"))
+    assert (again.merges, again.vocab) == (small.merges, small.vocab)
+    assert again.special_tokens == small.special_tokens
+    assert again.pattern == small.pattern and again.n_vocab == small.n_vocab
+
+
+def damaged(change):
+    tokenizer = BPETokenizer([(b"a", b"b")], special_tokens=[END])
+    path = Path(change.pop("path"))
+    tokenizer.save(path)
+    whole = json.loads(path.read_text("utf-8"))
+    for place, value in change.items():
+        *way, last = place.split(".")
+        inner = whole
+        for name in way:
+            inner = inner[int(name) if isinstance(inner, list) else name]
+        if value is None:
+            del inner[last]
+        else:
+            inner[last] = value
+    path.write_text(json.dumps(whole), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"model": None}, "model"),
+        ({"model.merges": None}, "merges"),
+        ({"model.vocab": None}, "vocab"),
+        ({"model.vocab": {"a": 97}}, "vocab lacks"),
+        ({"model.type": "Unigram"}, "Unigram"),
+        ({"normalizer": {"type": "NFC"}}, "NFC"),
+        ({"pre_tokenizer": None}, "pre_tokenizer"),
+        ({"added_tokens": None}, "added_tokens"),
+        ({"model.merges": [["a"]]}, r"merges\[0\]"),
+        ({"model.merges": [["a", "xy"]]}, r"merges\[0\].*xy"),
+        ({"model.merges": [["▁a", "b"]]}, "▁|u2581"),
+        ({"model.vocab.a": 98}, "vocab lacks"),
+        ({"model.vocab.a": "97x"}, "str|int"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(a"}}, "pattern"),
+    ],
+    ids=str,
+)
+def test_a_damaged_file_is_refused_with_the_reason(tmp_path, change, problem):
+    path = damaged({"path": tmp_path / "t.json"} | change)
+    with pytest.raises(ValueError, match=problem) as caught:
+        BPETokenizer.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_cut_short_is_refused(tmp_path, small):
+    path = tmp_path / "t.json"
+    small.save(path)
+    whole = path.read_text("utf-8")
+    for n in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_text(whole[:n], "utf-8")
+        with pytest.raises(ValueError, match="t.json"):
+            BPETokenizer.load(path)
+    with pytest.raises(FileNotFoundError):
+        BPETokenizer.load(tmp_path / "none.json")
+
+
+# Bad input
+
+BYTES = {i: bytes([i]) for i in range(256)}
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: train_bpe("", 300), "text is empty"),
+        (lambda: train_bpe([], 300), "text is empty"),
+        (lambda: train_bpe(END, 300, special_tokens=[END]), "text is empty"),
+        (lambda: train_bpe("abc", 255), "vocab_size=255 .*256"),
+        (lambda: train_bpe("abc", 256, special_tokens=[END]), "vocab_size=256 .*257"),
+        (lambda: train_bpe("abc", 10**9), "vocab_size=1000000000"),
+        (lambda: train_bpe([b"abc"], 300), "text must be str, got bytes"),
+        (lambda: train_bpe("abc", 300, special_tokens=END), "special_tokens='<"),
+        (lambda: train_bpe("abc", 300, special_tokens=[""]), "special_tokens="),
+        (lambda: train_bpe("abc", 300, pattern="(a"), "pattern='.a'"),
+        (lambda: train_bpe("abc", 300, pattern="(a)|b"), "pattern=.*group"),
+        (lambda: BPETokenizer([(b"a", b"bc")]), r"merges\[0\].*bc"),
+        (lambda: BPETokenizer([(b"a", b"b", b"c")]), r"merges\[0\]"),
+        (lambda: BPETokenizer([("a", "b")]), r"merges\[0\].*bytes"),
+        (lambda: BPETokenizer([], vocab={0: b"a"}), "vocab lacks"),
+        (lambda: BPETokenizer([(b"a", b"b")], vocab=BYTES), "vocab lacks.*ab"),
+        (lambda: BPETokenizer([], vocab=BYTES | {256: b"a"}), "vocab has two ids"),
+        (lambda: BPETokenizer([]).encode(b"a"), "text must be str, got bytes"),
+        (lambda: BPETokenizer([]).encode_ordinary(7), "text must be str, got int"),
+        (lambda: list(BPETokenizer([]).encode_iterable([b"a"])), "chunks must be str"),
+        (lambda: BPETokenizer([]).encode("a", allowed_special={"<x>"}), "allowed_"),
+        (lambda: BPETokenizer([]).encode("a", allowed_special="<x>"), "allowed_"),
+        (lambda: BPETokenizer([]).decode([97, 256]), "ids has .256.,"),
+        (lambda: BPETokenizer([]).decode([-1]), "ids has .-1.,"),
+        (lambda: BPETokenizer([]).decode_bytes(["a"]), "ids has .'a'.,"),
+        (
+            lambda: BPETokenizer(
+                [(b"a", b"b"), (b"c", b"d")], vocab=BYTES | {256: b"cd", 257: b"ab"}
+            ).to_tiktoken("x"),
+            "vocab.*order",
+        ),
+        (
+            lambda: BPETokenizer([], special_tokens=["Ġ"]).save("never.json"),
+            "special_tokens: rename",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises((ValueError, TypeError), match=re.compile(message, re.S)):
+        call()
+
+
+def test_ranks_decide_whatever_the_length():
+    ranks = {b"bc": 0, b"ab": 1, b"abc": 2}
+    assert merge_word(b"abc", ranks) == [b"abc"]
+    assert merge_word(b"abbc", ranks) == [b"ab", b"bc"]
+    assert merge_word(b"", ranks) == [] and merge_word(b"a", ranks) == [b"a"]
