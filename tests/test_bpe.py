@@ -409,6 +409,25 @@ def test_a_stream_holds_less_than_a_megabyte(small, size):
     assert len(tokenizer._cache) <= 2048
 
 
+def test_a_long_word_in_a_stream_is_looked_at_only_a_few_times(monkeypatch):
+    looked_at, real = [], BPETokenizer._encode_start
+    monkeypatch.setattr(
+        BPETokenizer,
+        "_encode_start",
+        lambda self, text, *rest: looked_at.append(len(text)) or real(self, text, *rest),
+    )
+    stream = BPETokenizer([]).encode_iterable("x" * 8192 for _ in range(50))
+    assert sum(1 for _ in stream) == 50 * 8192
+    assert sum(looked_at) < 5 * 50 * 8192
+
+
+def test_long_words_are_not_hoarded(small):
+    tokenizer = BPETokenizer(small.merges)
+    for letter in "abcdefgh":
+        tokenizer.encode(letter * 1000)
+    assert sum(map(len, tokenizer._cache)) <= 1000
+
+
 # Special tokens
 
 
@@ -537,6 +556,7 @@ def damaged(change):
         ({"model.type": "Unigram"}, "Unigram"),
         ({"normalizer": {"type": "NFC"}}, "NFC"),
         ({"pre_tokenizer": None}, "pre_tokenizer"),
+        ({"pre_tokenizer.pretokenizers.1.add_prefix_space": True}, "True"),
         ({"added_tokens": None}, "added_tokens"),
         ({"model.merges": [["a"]]}, r"merges\[0\]"),
         ({"model.merges": [["a", "xy"]]}, r"merges\[0\].*xy"),

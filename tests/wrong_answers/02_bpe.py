@@ -33,6 +33,24 @@ def best_pair(words):
             counts[pair] += n
     return max(counts, key=lambda pair: (counts[pair], pair), default=None)
 """,
+        # ties go by the first character alone
+        """
+def best_pair(words):
+    counts = Counter()
+    for word, n in words.items():
+        for pair in pairs(word):
+            counts[pair] += n
+    return max(counts, key=lambda pair: (counts[pair], pair[0]), default=None)
+""",
+        # ties go to the greatest word
+        """
+def best_pair(words):
+    counts = Counter()
+    for word in sorted(words, reverse=True):
+        for pair in pairs(word):
+            counts[pair] += words[word]
+    return max(counts, key=counts.get, default=None)
+""",
         # stops without a pair
         """
 def best_pair(words):
@@ -106,6 +124,11 @@ def digits_pattern():
         r"""
 def digits_pattern():
     return GPT2_PATTERN.replace(r" ?\p{N}+", r"[0-9]{1,3}")
+""",
+        # ½ is lost
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\d{1,3}")
 """,
         # single digits
         r"""

@@ -60,6 +60,18 @@ def nesterov_step(w, g, u, lr, beta):
     u.mul_(beta).add_((1 - beta) * g)
     w.sub_(lr * (g + beta * u))
 """,
+        # 1 - beta in place of the rate
+        """
+def nesterov_step(w, g, u, lr, beta):
+    u.mul_(beta).add_(g)
+    w.sub_((1 - beta) * (g + beta * u))
+""",
+        # spoils the caller's gradient
+        """
+def nesterov_step(w, g, u, lr, beta):
+    u.mul_(beta).add_(g)
+    w.sub_(lr * g.add_(beta * u))
+""",
     ],
     "6.3": [
         # starts at 0
