@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Two workers share the cores: a thread that waits for work must not spin meanwhile.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 OFFLINE = str(ROOT / "tests" / "offline")  # its sitecustomize.py says what is refused
 
 
