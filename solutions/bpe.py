@@ -9,14 +9,16 @@ The idea is Gage's (1994); for words, Sennrich et al. (2016); for bytes, Radford
 
 import heapq
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import regex
 from tqdm import tqdm
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
+BYTES = [bytes([b]) for b in range(256)]
 
 
 def need(fulfilled: object, message: str) -> None:
@@ -30,14 +32,25 @@ def pairs(word: str) -> Iterator[str]:
     return map(str.__add__, word, word[1:])
 
 
-def compile_pattern(pattern: str) -> regex.Pattern:
-    """The compiled `pattern`; a character that it leaves out is a piece of its own."""
+WORDS = re.compile(
+    r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+"
+)
+
+
+def cutters(pattern: str) -> tuple[Callable, Callable]:
+    """Two functions: one cuts a text into words, the other a word into pre-tokens.
+
+    A character that `pattern` leaves out is a pre-token of its own. WORDS cut only
+    where GPT-2's pattern cuts too. With any other pattern a word is a pre-token.
+    """
     try:
         compiled = regex.compile(rf"{pattern}|(?s:.)")
     except regex.error as error:
         raise ValueError(f"{pattern=} is not a pattern: {error}") from None
     need(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
-    return compiled
+    if pattern.replace("++", "+").replace(r"|\s+$", "") == GPT2_PATTERN:
+        return WORDS.findall, compiled.findall
+    return compiled.findall, lambda word: [word]
 
 
 def valid_text(name: str, text: str) -> str:
@@ -58,56 +71,69 @@ def count_pretokens(texts: Iterable[str], pattern: str = GPT2_PATTERN,
 
     For a large corpus, count its parts in several processes and add the counts up.
     """
-    counts, find = Counter(), compile_pattern(pattern).findall
+    (words_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
+    words, counts = Counter(), Counter()
     for text in texts:
-        for part in special_pattern(special_tokens).split(valid_text("text", text)):
-            counts.update(find(part))
-    return Counter({piece.encode("utf-8"): n for piece, n in counts.items()})
+        for part in cut(valid_text("text", text)):
+            words.update(words_of(part))
+    for word, n in words.items():
+        for piece in pieces_of(word):
+            counts[piece.encode("utf-8")] += n
+    return counts
 
 
 class PairTable:
     """Words as strings of one character per token, and how often each pair is in them.
 
     counts: pair -> occurrences, overlapping ones too ("aaa" has two of "aa").
-    where: pair -> indices of the words that hold it, or once held it.
+    where: pair -> index of a word for each place in which it stands, or once stood.
     """
 
     def __init__(self, counts: dict[bytes, int]) -> None:
         self.words = [word.decode("latin-1") for word in counts]
         self.freqs = list(counts.values())
-        self.counts, self.where = defaultdict(int), defaultdict(set)
+        self.counts, self.where = defaultdict(int), defaultdict(list)
         for i, word in enumerate(self.words):
             for pair in pairs(word):
-                self.counts[pair] += self.freqs[i]
-                self.where[pair].add(i)
+                self.where[pair].append(i)
+        for pair, places in self.where.items():
+            self.counts[pair] = self.total(places)
+
+    def total(self, places: list[int]) -> int:
+        """How often the pair of these `places` occurs."""
+        return sum(map(self.freqs.__getitem__, places))
 
 
-def merge_pair(table: PairTable, pair: str, new: str) -> Iterable[str]:
+def merge_pair(table: PairTable, pair: str, new: str) -> list[str]:
     """Put `new` for `pair` in each word, from the left; returns the pairs of `new`."""
-    (a, b), counts, made = pair, table.counts, defaultdict(set)
-    for i in table.where.pop(pair):
-        parts, n = table.words[i].split(pair), table.freqs[i]
+    (a, b), before, after = pair, defaultdict(list), defaultdict(list)
+    for i in {*table.where.pop(pair)}:
+        parts = table.words[i].split(pair)
         table.words[i] = new.join(parts)
-        left = parts[0][-1:]
-        for k, part in enumerate(parts[1:], 2):
-            right = part[:1] or a * (k < len(parts))
-            if left:
-                counts[left + a] -= n
-                counts[fresh := left + new] += n
-                made[fresh].add(i)
-            if right:
-                counts[b + right] -= n
-                counts[fresh := new + right] += n
-                made[fresh].add(i)
-            left = part[-1:] or new
-    del counts[pair]
-    table.where.update(made)
-    return made
+        if len(parts) == 2:  # most often; what follows would do the same, but slower
+            before[parts[0][-1:]].append(i)
+            after[parts[1][:1]].append(i)
+            continue
+        for k in range(1, len(parts)):
+            before[parts[k - 1][-1:] or new * (k > 1)].append(i)
+            after[parts[k][:1] or a * (k + 1 < len(parts))].append(i)
+    moves = [(left + a, left + new, before[left]) for left in before if left]
+    moves += [(b + right, new + right, after[right]) for right in after if right]
+    for old, fresh, places in moves:
+        n = table.total(places)
+        table.counts[old] -= n
+        table.counts[fresh] += n
+        table.where[fresh] = places
+    del table.counts[pair]
+    return [fresh for _, fresh, _ in moves]
+
+
+INVERTED = bytes(range(255, -1, -1))
 
 
 def descending(token: bytes) -> str:
     """A string that sorts the other way round: greater bytes first, longer first."""
-    return token.translate(bytes(range(255, -1, -1))).decode("latin-1") + "\u0100"
+    return token.translate(INVERTED).decode("latin-1") + "\u0100"
 
 
 def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list[tuple]:
@@ -115,7 +141,7 @@ def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list
 
     Each step takes the most frequent pair, of equals the greatest pair of bytes.
     """
-    table, merges, tokens = PairTable(counts), [], [bytes([b]) for b in range(256)]
+    table, merges, tokens = PairTable(counts), [], [*BYTES]
     order = [descending(token) for token in tokens]
 
     def entry(pair: str) -> tuple[int, str, str]:
@@ -139,8 +165,28 @@ def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list
 def merge_word(word: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     """`word` in tokens: join the neighbours of lowest rank, leftmost first, to the end.
 
+    ranks: what two neighbours make together -> rank of that merge.
+    """
+    if len(word) > 200:
+        return merge_long_word(word, ranks)
+    get, never, tokens = ranks.get, len(ranks), [BYTES[b] for b in word]
+    found = [get(a + b, never) for a, b in zip(tokens, tokens[1:])]
+    while found and (lowest := min(found)) < never:
+        i = found.index(lowest)
+        tokens[i] += tokens.pop(i + 1)
+        del found[i]
+        if i > 0:
+            found[i - 1] = get(tokens[i - 1] + tokens[i], never)
+        if i < len(found):
+            found[i] = get(tokens[i] + tokens[i + 1], never)
+    return tokens
+
+
+def merge_long_word(word: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+    """The same as merge_word for a long `word`: n log n steps for n bytes.
+
     A token begins at place i and ends at after[i]. Joins wait in a heap, as one number
-    rank * n + place; those that are no longer possible are skipped: n log n steps.
+    rank * n + place; those that are no longer possible are skipped.
     """
     n = len(word)
     before, after = [*range(-1, n)], [*range(1, n + 1), 0]
@@ -166,7 +212,7 @@ class ByteBPE:
 
     def __init__(self, merges: list[tuple], vocab: dict | None = None) -> None:
         self.merges = [tuple(pair) for pair in merges]
-        self._ranks = dict.fromkeys(bytes([b]) for b in range(256))
+        self._ranks = dict.fromkeys(BYTES)
         for rank, pair in enumerate(self.merges):
             known = len(pair) == 2 and {*pair} <= self._ranks.keys()
             need(known, f"merges[{rank}]={pair}: parts must be bytes or earlier merges")
@@ -177,8 +223,10 @@ class ByteBPE:
         need(not (lost := {*self._ranks} - {*self._id_of}), f"vocab lacks {lost}")
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Ids of one pre-token."""
-        return [self._id_of[token] for token in merge_word(data, self._ranks)]
+        """Ids of one pre-token; one that is a token needs no merges, as in tiktoken."""
+        whole = data in self._ranks
+        tokens = [data] if whole else merge_word(data, self._ranks)
+        return [self._id_of[token] for token in tokens]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for. ValueError for an id that does not exist."""
@@ -201,34 +249,36 @@ class TextBPE(ByteBPE):
     def __init__(self, merges: list[tuple], *, special_tokens: Iterable[str] = (),
                  pattern: str = GPT2_PATTERN, vocab: dict[int, bytes] | None = None):
         super().__init__(merges, vocab)
-        self.pattern, self._find = pattern, compile_pattern(pattern).findall
-        ids = self._id_of
-        self._whole = {str(t, "utf-8", "surrogateescape"): ids[t] for t in self._ranks}
+        self.pattern, (self._words, self._pieces) = pattern, cutters(pattern)
         self._cache, self.special_tokens, names = {}, {}, [*special_tokens]
         need(all(names) and special_tokens != "".join(names),
              f"{special_tokens=} must be a list of names, such as ['<|endoftext|>']")
         for name in names:
-            i = ids.setdefault(name.encode("utf-8"), max(self.vocab) + 1)
+            i = self._id_of.setdefault(name.encode("utf-8"), max(self.vocab) + 1)
             self.vocab[i], self.special_tokens[name] = name.encode("utf-8"), i
         self.n_vocab = max(self.vocab) + 1  # the size that an embedding table needs
 
-    def _encode_pieces(self, pieces: list[str], limit: int = 1 << 16) -> list[int]:
-        """Ids of pre-tokens. A cache of `limit` keeps those that are several tokens."""
-        ids, whole, cache = [], self._whole, self._cache
-        for piece in pieces:
-            if piece in whole:
-                ids.append(whole[piece])
-                continue
-            if piece not in cache:
-                if len(cache) >= limit or len(piece) > 200:
-                    cache.clear()
-                cache[piece] = self.encode_bytes(piece.encode("utf-8"))
-            ids += cache[piece]
+    def _encode(self, words: list[str], limit: int = 1 << 17) -> list[int]:
+        """Ids of words or pre-tokens; a cache remembers about `limit` of them."""
+        ids, get = [], self._cache.get
+        for word in words:
+            ids += get(word) or self._remember(word, limit)
+        return ids
+
+    def _remember(self, word: str, limit: int) -> tuple[int, ...]:
+        """Ids of a word that is not in the cache, and is from now on if it is short."""
+        pieces = self._pieces(word)
+        apart = self._encode(pieces, limit) if len(pieces) > 1 else ()
+        ids = tuple(apart or self.encode_bytes(word.encode("utf-8")))
+        if len(self._cache) >= limit:
+            self._cache.clear()
+        if len(word) <= 200:
+            self._cache[word] = ids
         return ids
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Ids of `text` with special tokens read as ordinary text."""
-        return self._encode_pieces(self._find(valid_text("text", text)))
+        return self._encode(self._words(valid_text("text", text)))
 
 
 class SpecialBPE(TextBPE):
@@ -247,15 +297,15 @@ class SpecialBPE(TextBPE):
         need(not bad, f"text has {bad}: set allowed_special, or disallowed_special=()")
         longest = max(map(len, self.special_tokens), default=1)
         sure = max(0, len(text) - longest + 1) if more else len(text)
-        ids, start, limit = [], 0, 2048 if more else 1 << 16
+        ids, start, limit = [], 0, 1024 if more else 1 << 17
         for special in special_pattern(allowed).finditer(text):
             if special.start() < sure:
-                pieces = self._find(text[start : special.start()])
-                ids += self._encode_pieces(pieces, limit)
+                words = self._words(text[start : special.start()])
+                ids += self._encode(words, limit)
                 ids.append(self.special_tokens[special[0]])
                 start = special.end()
-        pieces = self._find(text[start:sure])[: -3 if more else None]
-        return ids + self._encode_pieces(pieces, limit), start + sum(map(len, pieces))
+        words = self._words(text[start:sure])[: -3 if more else None]
+        return ids + self._encode(words, limit), start + sum(map(len, words))
 
     def encode(self, text: str, *, allowed_special: Iterable[str] = frozenset(),
                disallowed_special: Iterable[str] = "all") -> list[int]:
@@ -305,10 +355,9 @@ def unshow(shown: str) -> bytes:
 def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
     """The merges behind a table of ranks: what earlier merges leave of each token."""
     merges, known = [], {}
-    for token in sorted(ranks, key=ranks.get):
-        if len(token) > 1:
-            merges.append(tuple(merge_word(token, known)))
-            known[token] = len(known)
+    for token in sorted((t for t in ranks if len(t) > 1), key=ranks.get):
+        merges.append(tuple(merge_word(token, known)))
+        known[token] = len(known)
     return merges
 
 
@@ -325,14 +374,16 @@ class BPETokenizer(SpecialBPE):
         added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
         # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
         regular = regex.sub(r"(\{\d+,\d+\})\+", r"\1", self.pattern)
-        split = {"type": "Split", "pattern": {"Regex": regular}}
-        split |= {"behavior": "Isolated", "invert": False}
+        split = {"type": "Split", "behavior": "Isolated", "invert": False}
+        split["pattern"] = {"Regex": regular}
         level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
         level["type"] = "ByteLevel"
         whole = {"version": "1.0", "added_tokens": added, "decoder": level,
                  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
                  "model": {"type": "BPE", "vocab": vocab, "merges": merges}}
-        Path(path).write_text(json.dumps(whole, ensure_ascii=False, indent=1), "utf-8")
+        new = Path(f"{path}.new")  # renamed when complete, so that nothing is lost
+        new.write_text(json.dumps(whole, ensure_ascii=False, indent=1), "utf-8")
+        new.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
@@ -356,7 +407,6 @@ class BPETokenizer(SpecialBPE):
     def to_tiktoken(self, name: str):
         """The same tokenizer as a tiktoken.Encoding, which is written in Rust."""
         from tiktoken import Encoding
-
         ranks = {token: self._id_of[token] for token in self._ranks}
         learnt = [*ranks.values()][256:]
         need(learnt == sorted(learnt), "vocab: ids must follow the order of merges")

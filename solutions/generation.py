@@ -8,7 +8,6 @@ nothing of text. Built in chapters/07_generation.ipynb.
 import itertools
 import json
 import math
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -82,7 +81,7 @@ def _fill(model: GPT, tensors: dict[str, Tensor]) -> None:
         raise ValueError(f"config.json leaves no place for {', '.join(left)}")
 
 
-def load_gpt2(path: str | os.PathLike) -> GPT:
+def load_gpt2(path: str | Path) -> GPT:
     """A model from a Hugging Face GPT-2 folder: config.json and model.safetensors.
 
     The weights become fp32, on the CPU; the model is in evaluation mode. ValueError,
@@ -103,7 +102,7 @@ def load_gpt2(path: str | os.PathLike) -> GPT:
     return model.eval()
 
 
-def from_pretrained(path: str | os.PathLike) -> GPT:
+def from_pretrained(path: str | Path) -> GPT:
     """The model that save_pretrained wrote, or another GPT-2 folder (see load_gpt2)."""
     return load_gpt2(path)
 
@@ -364,7 +363,7 @@ def _gpt2_tensors(model: GPT) -> dict[str, Tensor]:
     return tensors
 
 
-def save_pretrained(model: GPT, path: str | os.PathLike, tokenizer=None) -> None:
+def save_pretrained(model: GPT, path: str | Path, tokenizer=None) -> None:
     """Write the folder that Hugging Face's GPT2LMHeadModel.from_pretrained reads.
 
     config.json, model.safetensors in the model's own dtype and, with a tokenizer
@@ -374,9 +373,6 @@ def save_pretrained(model: GPT, path: str | os.PathLike, tokenizer=None) -> None
     if tokenizer is not None and tokenizer.n_vocab > c.vocab_size:
         raise ValueError(f"tokenizer: {tokenizer.n_vocab} tokens, not {c.vocab_size}")
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "model.safetensors.part"  # a half-written file never has the name
-    part.write_bytes(save(_gpt2_tensors(model), metadata={"format": "pt"}))
-    os.replace(part, folder / "model.safetensors")
     end_id = tokenizer and tokenizer.special_tokens.get("<|endoftext|>")
     raw = {"architectures": ["GPT2LMHeadModel"]}
     raw |= {field: allowed[0] for field, allowed in FIXED.items()}
@@ -384,6 +380,10 @@ def save_pretrained(model: GPT, path: str | os.PathLike, tokenizer=None) -> None
     raw |= dict.fromkeys(["resid_pdrop", "attn_pdrop", "embd_pdrop"], c.dropout)
     raw |= {"tie_word_embeddings": c.tie_embeddings, "bias": c.bias}
     raw |= dict.fromkeys(["bos_token_id", "eos_token_id"], end_id)
-    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
+    files = {"config.json": (json.dumps(raw, indent=2) + "\n").encode()}
+    files["model.safetensors"] = save(_gpt2_tensors(model), metadata={"format": "pt"})
+    for name, data in files.items():  # a half-written file never has the name
+        (folder / f"{name}.part").write_bytes(data)
+        (folder / f"{name}.part").replace(folder / name)
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")

@@ -25,7 +25,9 @@ from solutions.bpe import (
     GPT2_PATTERN,
     BPETokenizer,
     count_pretokens,
+    cutters,
     learn_merges,
+    merge_long_word,
     merge_word,
     train_bpe,
 )
@@ -229,6 +231,44 @@ def test_half_characters_become_replacement_characters_as_in_tiktoken(small):
     assert train_bpe("a\ud800", 259).merges[0] == (b"\xef", b"\xbf")
 
 
+# tiktoken 0.14 writes GPT-2's pattern so; r50k_base, p50k_base and gpt2 share it
+TIKTOKENS_GPT2 = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+)
+
+
+def assert_two_cuts_are_one(pattern: str, text: str) -> None:
+    words_of, pieces_of = cutters(pattern)
+    twice = [piece for word in words_of(text) for piece in pieces_of(word)]
+    assert twice == regex.findall(pattern, text)
+
+
+@pytest.mark.parametrize("pattern", [GPT2_PATTERN, TIKTOKENS_GPT2], ids=["own", "tikt"])
+def test_words_cut_only_where_the_pattern_cuts_too(pattern):
+    assert len(cutters(pattern)[0]("a b, c")) == 4, "this test is about words"
+    first = [chr(c) for c in range(0x3400)]  # all that is white space is among them
+    for around in ("a{0}b", " {0}, {0}. ", "\n{0} {0}", "é{0}'s {0}1", ".{0}\t{0} "):
+        assert_two_cuts_are_one(pattern, "".join(map(around.format, first)))
+    every = "".join(map(chr, range(0x110000)))
+    for engine in (re, regex):
+        assert max(engine.findall(r"\s", every)) < "\u3400"
+    rng = random.Random(0)
+    for _ in range(5_000):
+        assert_two_cuts_are_one(pattern, odd_text(rng))
+
+
+@given(st.text("aZé \n\t\r\x1c\x1f\x85\xa0\u3000',.;:!?-_1²\u0301🦊", max_size=20))
+@settings(max_examples=2000, deadline=None)
+def test_words_cut_only_where_the_pattern_cuts_too_on_drawn_texts(text):
+    assert_two_cuts_are_one(GPT2_PATTERN, text)
+
+
+def test_the_words_of_another_pattern_are_its_pieces():
+    words_of, pieces_of = cutters(r"\w+,? \w+|\s|(?<=b)c")
+    assert words_of("ab, cd bc") == ["ab, cd", " ", "b", "c"]
+    assert pieces_of("ab, cd") == ["ab, cd"] and pieces_of("c") == ["c"]
+
+
 @EACH_PATTERN
 def test_every_pattern_keeps_every_character(small, pattern):
     tokenizer = BPETokenizer(small.merges, pattern=pattern)
@@ -406,7 +446,7 @@ def test_a_stream_holds_less_than_a_megabyte(small, size):
     peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
     assert peak < 1e6
-    assert len(tokenizer._cache) <= 2048
+    assert len(tokenizer._cache) < 4096
 
 
 def test_a_long_word_in_a_stream_is_looked_at_only_a_few_times(monkeypatch):
@@ -575,6 +615,20 @@ def test_a_damaged_file_is_refused_with_the_reason(tmp_path, change, problem):
     assert str(path) in str(caught.value)
 
 
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, small, monkeypatch):
+    path, real = tmp_path / "t.json", Path.write_text
+    BPETokenizer([(b"o", b"x")]).save(path)
+
+    def disk_is_full(self, text, *rest):
+        real(self, text[: len(text) // 2], *rest)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", disk_is_full)
+    with pytest.raises(OSError, match="no space"):
+        small.save(path)
+    assert BPETokenizer.load(path).merges == [(b"o", b"x")]
+
+
 def test_a_file_cut_short_is_refused(tmp_path, small):
     path = tmp_path / "t.json"
     small.save(path)
@@ -643,3 +697,19 @@ def test_ranks_decide_whatever_the_length():
     assert merge_word(b"abc", ranks) == [b"abc"]
     assert merge_word(b"abbc", ranks) == [b"ab", b"bc"]
     assert merge_word(b"", ranks) == [] and merge_word(b"a", ranks) == [b"a"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text("ab\xe9", max_size=300),
+    st.lists(st.text("ab\xe9", min_size=2, max_size=5), unique=True, max_size=12),
+)
+def test_short_and_long_words_are_merged_alike(word, tokens):
+    """Ranks need not come from a training, nor each token be reached by merges."""
+    word, tokens = word.encode("utf-8"), [token.encode("utf-8") for token in tokens]
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    slow = [bytes([b]) for b in word]
+    while known := [j for a, b in pairwise(slow) if (j := a + b) in ranks]:
+        i = [a + b for a, b in pairwise(slow)].index(min(known, key=ranks.get))
+        slow[i : i + 2] = [slow[i] + slow[i + 1]]
+    assert merge_word(word, ranks) == merge_long_word(word, ranks) == slow

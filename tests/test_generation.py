@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -336,6 +337,25 @@ def test_sixteen_bit_weights_come_back_as_fp32(tmp_path):
     back = from_pretrained(tmp_path)
     assert {p.dtype for p in back.parameters()} == {torch.float32}
     assert torch.equal(back.tokens.weight, model.tokens.weight.float())
+
+
+def test_a_save_that_fails_leaves_the_old_files(tmp_path, monkeypatch):
+    old = make()
+    save_pretrained(old, tmp_path)
+    real = Path.write_bytes
+    for full in ("config.json", "model.safetensors"):
+
+        def disk_is_full(self, data, full=full):
+            if not self.name.startswith(full):
+                return real(self, data)
+            real(self, data[: len(data) // 2])
+            raise OSError("no space left")
+
+        monkeypatch.setattr(Path, "write_bytes", disk_is_full)
+        with pytest.raises(OSError, match="no space"):
+            save_pretrained(make(seed=1), tmp_path)
+        kept = from_pretrained(tmp_path)
+        assert all(map(torch.equal, kept.parameters(), old.parameters()))
 
 
 def test_loading_draws_no_random_numbers_and_saving_twice_is_fine(tmp_path):
