@@ -9,10 +9,13 @@ smallest and the largest ratio beside it: machines are noisy, ratios less so.
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,13 +27,28 @@ def options() -> argparse.Namespace:
     p.add_argument("corpus", nargs="?", default=str(ROOT / "data" / "tales.txt"))
     p.add_argument("--vocab-size", type=int, nargs="+", default=[4096])
     p.add_argument("--mb", type=float, help="repeat the corpus up to this size")
+    p.add_argument(
+        "--perturb",
+        type=float,
+        default=0.0,
+        help="share of the words of the repeated text to exchange",
+    )
+    p.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes in which train_bpe's pre-tokens are counted",
+    )
     p.add_argument("--documents", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     p.add_argument("--rounds", type=int, default=5)
     return p.parse_args()
 
 
-def documents_of(path: str, mb: float | None = None) -> list[str]:
-    """The documents of a .jsonl or .txt file, repeated to `mb` megabytes if asked."""
+def documents_of(path: str, mb: float | None = None, share: float = 0) -> list[str]:
+    """The documents of a .jsonl or .txt file; repeated to `mb` megabytes if asked.
+
+    In repetitions, `share` of the words are replaced by words drawn from all of them.
+    """
     text = Path(path).read_text("utf-8")
     if path.endswith(".jsonl"):
         documents = [json.loads(line)["text"] for line in text.splitlines()]
@@ -38,11 +56,15 @@ def documents_of(path: str, mb: float | None = None) -> list[str]:
         documents = text.split("\n\n")
     if mb is None:
         return documents
+    draw, words = random.Random(0), text.split()
     size, repeated = 0, []
     while size < mb * 1e6:
         for document in documents:
-            repeated.append(document)
-            size += len(document.encode("utf-8"))
+            parts = document.split(" ")
+            for _ in range(int(share * len(parts))):
+                parts[draw.randrange(len(parts))] = draw.choice(words)
+            repeated.append(" ".join(parts))
+            size += len(repeated[-1].encode("utf-8"))
     return repeated
 
 
@@ -58,7 +80,7 @@ def compare(name: str, rounds: int, ours: Callable, peer: Callable) -> None:
     ratios = sorted(a / b for a, b in times)
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
     print(
-        f"{name:46} ours {a:8.3f} s  peer {b:8.3f} s  ratio "
+        f"{name:60} ours {a:8.3f} s  peer {b:8.3f} s  ratio "
         f"{statistics.median(ratios):5.2f}  ({ratios[0]:.2f} .. {ratios[-1]:.2f})",
         flush=True,
     )
@@ -80,59 +102,86 @@ def hugging_face_training(documents: list[str], vocab_size: int) -> Callable:
     return train
 
 
+def count_part(documents: list[str]) -> Counter[bytes]:
+    from solutions.bpe import count_pretokens
+
+    return count_pretokens(documents)
+
+
+def our_training(documents: list[str], vocab_size: int, processes: int) -> Callable:
+    """train_bpe, or the same with the pre-tokens counted in several processes."""
+    from solutions import bpe
+
+    def train():
+        if processes == 1:
+            return bpe.train_bpe(documents, vocab_size)
+        parts = [documents[i::processes] for i in range(processes)]
+        with ProcessPoolExecutor(processes) as pool:
+            counts = sum(pool.map(count_part, parts), Counter())
+        return bpe.BPETokenizer(bpe.learn_merges(counts, vocab_size - 256))
+
+    return train
+
+
 def bench_bpe(args: argparse.Namespace) -> None:
     import regex
 
     from solutions import bpe
 
-    documents = documents_of(args.corpus, args.mb)
+    documents = documents_of(args.corpus, args.mb, args.perturb)
     size = sum(len(d.encode("utf-8")) for d in documents) / 1e6
     print(f"{args.corpus}: {len(documents):,} documents, {size:.1f} MB")
     for vocab_size in args.vocab_size:
         compare(
-            f"train_bpe {vocab_size} / tokenizers' trainer",
+            f"train {vocab_size:,} tokens / tokenizers' trainer",
             args.rounds,
-            lambda v=vocab_size: bpe.train_bpe(documents, v),
+            our_training(documents, vocab_size, args.processes),
             hugging_face_training(documents, vocab_size),
         )
     find = regex.compile(bpe.GPT2_PATTERN).findall
     compare(
-        "  the regex alone / tokenizers' trainer",
+        "  the regex on all the text / all that the peer does",
         args.rounds,
         lambda: [find(d) for d in documents],
         hugging_face_training(documents, args.vocab_size[0]),
     )
-    bench_encoding(args, documents, bpe)
+    compare(
+        "  count_pretokens / all that the peer does",
+        args.rounds,
+        lambda: bpe.count_pretokens(documents),
+        hugging_face_training(documents, args.vocab_size[0]),
+    )
+    for vocab_size in args.vocab_size:
+        bench_encoding(args, documents, vocab_size)
 
 
-def bench_encoding(args: argparse.Namespace, documents: list[str], bpe) -> None:
-    trained = bpe.train_bpe(documents, args.vocab_size[0])
+def bench_encoding(args: argparse.Namespace, documents: list[str], size: int) -> None:
+    """encode_ordinary in three situations against tiktoken, which has no cache."""
+    from solutions import bpe
+
+    trained = bpe.train_bpe(documents, size)
     peer = trained.to_tiktoken("bench")
-    text = "\n\n".join(documents)
+    text, split = "\n\n".join(documents), len(documents) * 4 // 5
+    seen, new = "\n\n".join(documents[:split]), "\n\n".join(documents[split:])
     assert trained.encode_ordinary(text) == peer.encode_ordinary(text)
-
-    def cold():
-        fresh = bpe.BPETokenizer(trained.merges)
-        fresh.encode_ordinary(text)
-
-    compare(
-        "encode_ordinary, empty cache / tiktoken",
-        args.rounds,
-        cold,
-        lambda: peer.encode_ordinary(text),
-    )
-    compare(
-        "encode_ordinary, again / tiktoken",
-        args.rounds,
-        lambda: trained.encode_ordinary(text),
-        lambda: peer.encode_ordinary(text),
-    )
+    after_seen = [bpe.BPETokenizer(trained.merges) for _ in range(args.rounds)]
+    for tokenizer in after_seen:
+        tokenizer.encode_ordinary(seen)
+    for name, ours, what in [
+        ("a new tokenizer", lambda: bpe.BPETokenizer(trained.merges), text),
+        ("the last fifth, having read the others", after_seen.pop, new),
+        ("the same text once more", lambda: trained, text),
+    ]:
+        compare(
+            f"encode, {size:,} tokens: {name}",
+            args.rounds,
+            lambda ours=ours, what=what: ours().encode_ordinary(what),
+            lambda what=what: peer.encode_ordinary(what),
+        )
 
 
 def bench_dedup(args: argparse.Namespace) -> None:
     """deduplicate against datasketch's MinHash LSH, and how its time grows."""
-    import random
-
     from datasketch import MinHash, MinHashLSH
 
     from solutions.text_data import deduplicate

@@ -52,7 +52,7 @@ def options() -> argparse.Namespace:
         "--init-scale",
         type=float,
         default=2.5,
-        help="factor on GPT-2's first weights (0.02); 2.5 was the best of a few at width 128",
+        help="factor on GPT-2's first weights (0.02); 2.5 did best at width 128",
     )
     p.add_argument("--dropout", type=float, default=0.1)
     p.add_argument("--steps", type=int, default=3000)
