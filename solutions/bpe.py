@@ -32,16 +32,16 @@ def pairs(word: str) -> Iterator[str]:
     return map(str.__add__, word, word[1:])
 
 
-WORDS = re.compile(
+SPANS = re.compile(
     r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+"
 )
 
 
 def cutters(pattern: str) -> tuple[Callable, Callable]:
-    """Two functions: one cuts a text into words, the other a word into pre-tokens.
+    """Two functions: one cuts a text into spans, the other a span into pre-tokens.
 
-    A character that `pattern` leaves out is a pre-token of its own. WORDS cut only
-    where GPT-2's pattern cuts too. With any other pattern a word is a pre-token.
+    A character that `pattern` leaves out is a pre-token of its own. SPANS cut only
+    where GPT-2's pattern cuts too. With any other pattern a span is a pre-token.
     """
     try:
         compiled = regex.compile(rf"{pattern}|(?s:.)")
@@ -49,8 +49,8 @@ def cutters(pattern: str) -> tuple[Callable, Callable]:
         raise ValueError(f"{pattern=} is not a pattern: {error}") from None
     need(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
     if pattern.replace("++", "+").replace(r"|\s+$", "") == GPT2_PATTERN:
-        return WORDS.findall, compiled.findall
-    return compiled.findall, lambda word: [word]
+        return SPANS.findall, compiled.findall
+    return compiled.findall, lambda span: [span]
 
 
 def valid_text(name: str, text: str) -> str:
@@ -71,13 +71,13 @@ def count_pretokens(texts: Iterable[str], pattern: str = GPT2_PATTERN,
 
     For a large corpus, count its parts in several processes and add the counts up.
     """
-    (words_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
-    words, counts = Counter(), Counter()
+    (spans_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
+    spans, counts = Counter(), Counter()
     for text in texts:
         for part in cut(valid_text("text", text)):
-            words.update(words_of(part))
-    for word, n in words.items():
-        for piece in pieces_of(word):
+            spans.update(spans_of(part))
+    for span, n in spans.items():
+        for piece in pieces_of(span):
             counts[piece.encode("utf-8")] += n
     return counts
 
@@ -249,36 +249,40 @@ class TextBPE(ByteBPE):
     def __init__(self, merges: list[tuple], *, special_tokens: Iterable[str] = (),
                  pattern: str = GPT2_PATTERN, vocab: dict[int, bytes] | None = None):
         super().__init__(merges, vocab)
-        self.pattern, (self._words, self._pieces) = pattern, cutters(pattern)
+        self.pattern, (self._spans, self._pieces) = pattern, cutters(pattern)
         self._cache, self.special_tokens, names = {}, {}, [*special_tokens]
         need(all(names) and special_tokens != "".join(names),
              f"{special_tokens=} must be a list of names, such as ['<|endoftext|>']")
         for name in names:
-            i = self._id_of.setdefault(name.encode("utf-8"), max(self.vocab) + 1)
-            self.vocab[i], self.special_tokens[name] = name.encode("utf-8"), i
-        self.n_vocab = max(self.vocab) + 1  # the size that an embedding table needs
+            token = name.encode("utf-8")
+            need(token not in self._ranks, f"special_tokens: text can make {name!r}")
+            i = self._id_of.setdefault(token, max(self.vocab) + 1)
+            self.vocab[i], self.special_tokens[name] = token, i
+        self.n_vocab = max(self.vocab) + 1  # ids are below it, though some may be free
 
-    def _encode(self, words: list[str], limit: int = 1 << 17) -> list[int]:
-        """Ids of words or pre-tokens; a cache remembers about `limit` of them."""
+    def _encode(self, spans: list[str], limit: int = 1 << 17) -> list[int]:
+        """Ids of spans or pre-tokens; a cache remembers about `limit` of them."""
         ids, get = [], self._cache.get
-        for word in words:
-            ids += get(word) or self._remember(word, limit)
+        for span in spans:
+            ids += get(span) or self._remember(span, limit)
         return ids
 
-    def _remember(self, word: str, limit: int) -> tuple[int, ...]:
-        """Ids of a word that is not in the cache, and is from now on if it is short."""
-        pieces = self._pieces(word)
-        apart = self._encode(pieces, limit) if len(pieces) > 1 else ()
-        ids = tuple(apart or self.encode_bytes(word.encode("utf-8")))
+    def _remember(self, span: str, limit: int) -> list[int]:
+        """Ids of a span that is not yet in the cache; a short one is put there."""
+        pieces = self._pieces(span)
+        if len(pieces) > 1:
+            ids = self._encode(pieces, limit)
+        else:
+            ids = self.encode_bytes(span.encode("utf-8"))
         if len(self._cache) >= limit:
             self._cache.clear()
-        if len(word) <= 200:
-            self._cache[word] = ids
+        if len(span) <= 200:
+            self._cache[span] = tuple(ids)  # takes less memory than a list
         return ids
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Ids of `text` with special tokens read as ordinary text."""
-        return self._encode(self._words(valid_text("text", text)))
+        return self._encode(self._spans(valid_text("text", text)))
 
 
 class SpecialBPE(TextBPE):
@@ -300,12 +304,12 @@ class SpecialBPE(TextBPE):
         ids, start, limit = [], 0, 1024 if more else 1 << 17
         for special in special_pattern(allowed).finditer(text):
             if special.start() < sure:
-                words = self._words(text[start : special.start()])
-                ids += self._encode(words, limit)
+                spans = self._spans(text[start : special.start()])
+                ids += self._encode(spans, limit)
                 ids.append(self.special_tokens[special[0]])
                 start = special.end()
-        words = self._words(text[start:sure])[: -3 if more else None]
-        return ids + self._encode(words, limit), start + sum(map(len, words))
+        spans = self._spans(text[start:sure])[: -3 if more else None]
+        return ids + self._encode(spans, limit), start + sum(map(len, spans))
 
     def encode(self, text: str, *, allowed_special: Iterable[str] = frozenset(),
                disallowed_special: Iterable[str] = "all") -> list[int]:
@@ -339,7 +343,7 @@ class SpecialBPE(TextBPE):
 
 
 SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
-UNSHOW = {ord(char): b for b, char in SHOW.items()}
+UNSHOW = dict.fromkeys(SHOW, "\uffff") | {ord(c): b for b, c in SHOW.items()}
 
 
 def show(token: bytes) -> str:
@@ -432,7 +436,7 @@ def train_bpe(text: str | Iterable[str], vocab_size: int, *,
     text with too few pairs gives a smaller vocabulary: see `n_vocab`.
     """
     least = BPETokenizer([], special_tokens=special_tokens, pattern=pattern).n_vocab
-    need(least <= vocab_size < 1e6, f"vocab_size={vocab_size} must be {least} to 10**6")
+    need(least <= vocab_size <= 10**6, f"{vocab_size=} must be {least} to 10**6")
     texts = [text] if isinstance(text, str) else text
     counts = count_pretokens(texts, pattern, special_tokens)
     need(counts, "text is empty; give at least one character to learn from")

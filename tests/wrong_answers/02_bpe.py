@@ -113,6 +113,23 @@ def text_stream(tokens):
     texts = [decoder.decode(token) for token in tokens]
     yield from filter(None, [*texts, decoder.decode(b"", final=True)])
 """,
+        # an unfinished character waits for one more token only
+        """
+def text_stream(tokens):
+    kept = b""
+    for token in tokens:
+        whole = kept + token
+        try:
+            text, kept = whole.decode("utf-8"), b""
+        except UnicodeDecodeError as error:
+            end = error.start if not kept and error.end == len(whole) else None
+            text = whole[:end].decode("utf-8", "replace")
+            kept = b"" if end is None else whole[end:]
+        if text:
+            yield text
+    if kept:
+        yield kept.decode("utf-8", "replace")
+""",
     ],
     "2.3": [
         # the space still joins the digits
@@ -135,6 +152,17 @@ def digits_pattern():
 def digits_pattern():
     return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}")
 """,
+        # kinds of digits are told apart
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{Nd}{1,3}|\p{No}|\p{Nl}")
+""",
+        # all white space before a number stays together
+        r"""
+def digits_pattern():
+    p = GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}{1,3}")
+    return p.replace(r"(?!\S)", r"(?![^\s\p{N}])")
+""",
         # digits join the punctuation
         r"""
 def digits_pattern():
@@ -147,6 +175,14 @@ def digits_pattern():
 """,
     ],
     "2.4": [
+        # tries every size, with another class
+        """
+def smallest_vocabulary(merges, text, max_tokens):
+    for n in range(len(merges) + 1):
+        if len(TextBPE(merges[:n]).encode_ordinary(text)) <= max_tokens:
+            return 256 + n
+    raise ValueError("too few merges")
+""",
         # tries every size
         """
 def smallest_vocabulary(merges, text, max_tokens):
