@@ -61,6 +61,34 @@ def test_pretrain_turns_a_corpus_into_a_folder_and_resumes(tool, corpus, tmp_pat
     assert "6/6" in progress  # the bar started where the run had ended
 
 
+def test_pretrain_reads_what_prepare_has_written(tool, corpus, tmp_path):
+    prepared, out = tmp_path / "prepared", tmp_path / "model"
+    sizes = ["--vocab-size", "300", "--workers", "1", "--val-fraction", "0.2"]
+    assert tool("prepare", corpus, "--out", prepared, *sizes)[0] == 0
+    more = ["--val-tokens", "1000", *TINY.split()]
+    status, said, _ = tool("pretrain", prepared, "--out", out, *more)
+    assert status == 0 and "on 1,000 held-out tokens" in said
+    tokenizer = BPETokenizer.load(prepared / "tokenizer.json")
+    assert BPETokenizer.load(out / "tokenizer.json").merges == tokenizer.merges
+    model, tokens = from_pretrained(out), np.load(prepared / "val.npy")[:1000]
+    text = tokenizer.decode_bytes(int(i) for i in tokens).replace(END.encode(), b"")
+    losses = []
+    for start in range(0, 999, 32):  # every token once, given those of its window
+        window = torch.tensor(tokens[start : start + 33].astype(np.int64))
+        with torch.no_grad():
+            logits = model(window[None, :-1])[0]
+        losses.append(
+            torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum")
+        )
+    bits = sum(losses).item() / np.log(2) / len(text)
+    assert float(re.search(r"([\d.]+) bits per byte", said)[1]) == pytest.approx(
+        bits, abs=2e-3
+    )
+    (prepared / "train.npy").unlink()
+    status, _, said = tool("pretrain", prepared, "--out", tmp_path / "b", *TINY.split())
+    assert status == 2 and "train.npy" in said
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -140,7 +168,7 @@ def test_the_stated_bits_per_byte_are_the_models():
     tokenizer = BPETokenizer.load(TALE_GPT / "tokenizer.json")
     _, documents = pretrain["split_corpus"](ROOT / "data" / "tales.txt", 0.1, seed)
     tokens = pretrain["encode_documents"](tokenizer, documents)
-    measured = pretrain["held_out_bits"](from_pretrained(TALE_GPT), tokens, documents)
+    measured = pretrain["held_out_bits"](from_pretrained(TALE_GPT), tokens, tokenizer)
     assert measured == pytest.approx(stated, abs=2e-3)
 
 

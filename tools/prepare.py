@@ -6,8 +6,8 @@ The corpus is text (blank lines between documents) or JSON lines with a "text" e
 The work is cut into shards by place in the file, so memory does not grow with the
 corpus, and the result does not depend on the number of workers. Every finished piece is
 a file that appears whole under its name: started again after a crash, the tool does
-only the rest. Result: tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens) and
-prepare.json.
+only the rest. Result: tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens)
+and prepare.json. tools/pretrain.py takes the folder as its corpus.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +248,10 @@ def count_shard(work: Path, first: list[int], args, i: int) -> Counter:
     return count_pretokens(kept_documents(work, first, args, i)["train"], GPT2_PATTERN)
 
 
+# A worker keeps its tokenizer, whose cache is warm after the first shard.
+load_tokenizer = lru_cache(maxsize=1)(BPETokenizer.load)
+
+
 def encode_shard(
     work: Path, first: list[int], args, tokenizer_file: Path, i: int
 ) -> None:
@@ -255,7 +259,7 @@ def encode_shard(
     done = work / f"encoded-{i:06}.json"
     if done.exists():
         return
-    tokenizer = BPETokenizer.load(tokenizer_file)
+    tokenizer = load_tokenizer(tokenizer_file)
     end, counts = [tokenizer.special_tokens[END]], {}
     for side, documents in kept_documents(work, first, args, i).items():
         ids = (t for d in documents for t in tokenizer.encode_ordinary(d) + end)
@@ -293,21 +297,22 @@ def train_tokenizer(work: Path, first: list[int], args, pool) -> Path:
 def join(work: Path, out: Path, side: str, n_shards: int) -> int:
     """One token file of all the shards' files; returns the number of tokens."""
     files = [work / f"{side}-{i:06}.npy" for i in range(n_shards)]
-    shards = [read_tokens(f) for f in files if f.exists()]
-    if not shards:
+    files = [f for f in files if f.exists()]
+    if not files:
         raise ValueError(
             f"no document fell to the side {side!r}; change --val-fraction"
         )
-    dtype = np.result_type(*shards)
-    total, place = sum(map(len, shards)), 0
-    part = out / f"{side}.part.npy"
-    joined = np.lib.format.open_memmap(part, "w+", dtype, (total,))
-    for shard in shards:
-        joined[place : place + len(shard)] = shard
-        place += len(shard)
-    joined.flush()
-    del joined, shards
-    os.replace(part, out / f"{side}.npy")
+    dtype = np.result_type(*(read_tokens(f).dtype for f in files))
+    total = sum(len(read_tokens(f)) for f in files)
+    about = {"descr": dtype.str, "fortran_order": False, "shape": (total,)}
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as joined:  # a memory map would hold the whole file
+            np.lib.format.write_array_header_1_0(joined, about)
+            for f in files:
+                joined.write(np.load(f).astype(dtype).tobytes())
+
+    whole(out / f"{side}.npy", write)
     return total
 
 

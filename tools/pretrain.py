@@ -3,9 +3,11 @@
     python tools/pretrain.py data/tales.txt --out data/runs/tales
     torchrun --nproc-per-node 2 tools/pretrain.py data/tales.txt --out data/runs/tales
 
-Chapter 6's recipe: clean, deduplicate, split, train a tokenizer, train a GPT. Started
-again after it was stopped, it goes on from the last checkpoint. The folder holds the
-model in the format of chapter 7 and a card, README.md.
+Chapter 6's recipe: clean, deduplicate, split, train a tokenizer, train a GPT. A corpus
+that is larger than memory goes through tools/prepare.py first, whose folder is then the
+corpus here. Started again after it was stopped, the tool goes on from the last
+checkpoint. The folder it writes holds the model in the format of chapter 7 and a card,
+README.md.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from solutions.text_data import (
     clean_text,
     deduplicate,
     load_text,
+    read_tokens,
     split_documents,
     train_val_split,
 )
@@ -41,7 +44,11 @@ END = "<|endoftext|>"
 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("corpus", help="a UTF-8 text file, blank lines between documents")
+    p.add_argument(
+        "corpus",
+        help="a UTF-8 text file, blank lines between documents, or a folder that "
+        "tools/prepare.py has written (then its tokenizer and its split are used)",
+    )
     p.add_argument("--out", required=True, help="the model folder to write")
     p.add_argument("--vocab-size", type=int, default=1024)
     p.add_argument("--context-length", type=int, default=256)
@@ -60,6 +67,12 @@ def options() -> argparse.Namespace:
     p.add_argument("--lr", type=float, default=3e-3)
     p.add_argument("--weight-decay", type=float, default=0.1)
     p.add_argument("--val-fraction", type=float, default=0.1)
+    p.add_argument(
+        "--val-tokens",
+        type=int,
+        default=200_000,
+        help="evaluate on the first so many held-out tokens, if there are more",
+    )
     p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     p.add_argument("--half", action="store_true", help="store the weights in 16 bits")
     p.add_argument("--seed", type=int, default=1)
@@ -78,10 +91,33 @@ def encode_documents(tokenizer: BPETokenizer, documents: list[str]) -> np.ndarra
     return np.array([i for d in documents for i in tokenizer.encode_ordinary(d) + end])
 
 
-def held_out_bits(model, tokens, documents: list[str]) -> float:
-    """Bits per byte of held-out documents; only their own bytes count."""
-    n_bytes = sum(len(d.encode("utf-8")) for d in documents)
-    return bits_per_byte(evaluate(model, tokens), len(tokens) - 1, n_bytes)
+def read_corpus(
+    args: argparse.Namespace,
+) -> tuple[BPETokenizer, np.ndarray, np.ndarray]:
+    """The tokenizer, and the tokens to train on and to evaluate on."""
+    folder = Path(args.corpus)
+    if folder.is_dir():
+        tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+        if END not in tokenizer.special_tokens:
+            raise ValueError(f"{folder / 'tokenizer.json'} has no {END}")
+        train_tokens, val_tokens = map(
+            read_tokens, (folder / "train.npy", folder / "val.npy")
+        )
+    else:
+        train_docs, val_docs = split_corpus(args.corpus, args.val_fraction, args.seed)
+        tokenizer = train_bpe(train_docs, args.vocab_size, special_tokens=[END])
+        train_tokens = encode_documents(tokenizer, train_docs)
+        val_tokens = encode_documents(tokenizer, val_docs)
+    return tokenizer, train_tokens, val_tokens[: args.val_tokens]
+
+
+def held_out_bits(model: GPT, tokens: np.ndarray, tokenizer: BPETokenizer) -> float:
+    """Bits per byte of held-out tokens; end-of-text marks count as no byte of text."""
+    n_bytes = np.zeros(tokenizer.n_vocab, dtype=np.int64)
+    for i, token in tokenizer.vocab.items():
+        n_bytes[i] = 0 if i in tokenizer.special_tokens.values() else len(token)
+    total = int(n_bytes[tokens].sum())
+    return bits_per_byte(evaluate(model, tokens), len(tokens) - 1, total)
 
 
 def card(args, model: GPT, config: TrainConfig, bits: float, samples: list[str]) -> str:
@@ -94,8 +130,7 @@ Licence: that of the text it was trained on (for `data/tales.txt`: CC0 1.0).
 
 - Size: `{json.dumps(asdict(model.config))}`
 - Recipe: `{json.dumps(asdict(config))}`,
-  initial matrices times {args.init_scale}, on {1 - args.val_fraction:.0%} of the
-  documents (seed {args.seed}), through `tools/pretrain.py`
+  initial matrices times {args.init_scale} (seed {args.seed}), by `tools/pretrain.py`
 - Held-out documents: **{bits:.3f} bits per byte**
 - Tokenizer: byte-level BPE, {model.config.vocab_size:,} tokens; `{END}` ends a document
 
@@ -136,10 +171,7 @@ def start_processes() -> tuple[torch.device, bool]:
 
 def run(args: argparse.Namespace) -> None:
     device, writes = start_processes()
-    train_docs, val_docs = split_corpus(args.corpus, args.val_fraction, args.seed)
-    tokenizer = train_bpe(train_docs, args.vocab_size, special_tokens=[END])
-    train_tokens = encode_documents(tokenizer, train_docs)
-    val_tokens = encode_documents(tokenizer, val_docs)
+    tokenizer, train_tokens, val_tokens = read_corpus(args)
     sizes = GPTConfig(
         tokenizer.n_vocab, args.context_length, args.d_model, args.layers, args.heads,
         dropout=args.dropout,
@@ -162,10 +194,14 @@ def run(args: argparse.Namespace) -> None:
     model = (model.half() if args.half else model).cpu()
     save_pretrained(model, args.out, tokenizer)
     model = model.float()
-    bits = held_out_bits(model, val_tokens, val_docs)
+    bits = held_out_bits(model, val_tokens, tokenizer)
     text = card(args, model, config, bits, samples(model, tokenizer))
-    (Path(args.out) / "README.md").write_text(text, "utf-8")
-    print(f"{args.out}: {bits:.3f} bits per byte on {len(val_docs)} held-out documents")
+    card_file = Path(args.out) / "README.md.new"
+    card_file.write_text(text, "utf-8")
+    card_file.replace(Path(args.out) / "README.md")
+    print(
+        f"{args.out}: {bits:.3f} bits per byte on {len(val_tokens):,} held-out tokens"
+    )
 
 
 def main() -> int:
