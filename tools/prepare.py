@@ -149,17 +149,24 @@ def clean_shard(corpus: Path, work: Path, threshold: float, shard: tuple) -> Non
     for n, document in enumerate(documents):
         bands = minhash(shingles(document)).astype(np.uint64).reshape(-1, rows)
         keys[n] = (bands * weights).sum(axis=1)
-    text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents)
-    whole(
-        work / f"clean-{i:06}.jsonl",
-        lambda p: p.write_text(text, "utf-8", newline="\n"),
-    )
+    lines = [json.dumps(d, ensure_ascii=False).encode() + b"\n" for d in documents]
+    starts = np.cumsum([0, *map(len, lines)])
+    whole(work / f"clean-{i:06}.jsonl", lambda p: p.write_bytes(b"".join(lines)))
+    whole(work / f"starts-{i:06}.npy", lambda p: np.save(p, starts))
     whole(work / f"keys-{i:06}.npy", lambda p: np.save(p, keys))
 
 
 def shard_documents(work: Path, i: int) -> list[str]:
     with open(work / f"clean-{i:06}.jsonl", encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file]
+
+
+def one_document(work: Path, i: int, n: int) -> str:
+    """The shard's document n, found by its place: the others are not read."""
+    place = np.load(work / f"starts-{i:06}.npy", mmap_mode="r")[n]
+    with open(work / f"clean-{i:06}.jsonl", "rb") as file:
+        file.seek(place)
+        return json.loads(file.readline())
 
 
 def candidates(work: Path, n_shards: int) -> np.ndarray:
@@ -209,13 +216,14 @@ def verify_shard(work: Path, threshold: float, first: list[int], task: tuple) ->
     if path.exists():
         return
     alike, own = [], shard_documents(work, i) if len(pairs) else []
-    for shard in np.unique(np.searchsorted(first, pairs[:, 0], side="right") - 1):
-        other = own if shard == i else shard_documents(work, shard)
-        inside = (pairs[:, 0] >= first[shard]) & (pairs[:, 0] < first[shard + 1])
-        for a, b in pairs[inside].tolist():
-            x, y = shingles(other[a - first[shard]]), shingles(own[b - first[i]])
-            if jaccard(x, y) >= threshold:
-                alike.append((a, b))
+    last, y = -1, None
+    for a, b in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
+        if b != last:
+            last, y = b, shingles(own[b - first[i]])
+        shard = int(np.searchsorted(first, a, side="right")) - 1
+        x = shingles(one_document(work, shard, a - first[shard]))
+        if jaccard(x, y) >= threshold:
+            alike.append((a, b))
     array = np.array(alike, dtype=np.int64).reshape(-1, 2)
     whole(path, lambda p: np.save(p, array))
 
