@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import regex
@@ -55,7 +56,10 @@ def cutters(pattern: str) -> tuple[Callable, Callable]:
 
 def valid_text(name: str, text: str) -> str:
     """`text`, with U+FFFD for half characters (lone surrogates), as in tiktoken."""
-    need(isinstance(text, str), f"{name} must be str, got {type(text).__name__}")
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be str, got {type(text).__name__}")
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -72,10 +76,8 @@ def count_pretokens(texts: Iterable[str], pattern: str = GPT2_PATTERN,
     For a large corpus, count its parts in several processes and add the counts up.
     """
     (spans_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
-    spans, counts = Counter(), Counter()
-    for text in texts:
-        for part in cut(valid_text("text", text)):
-            spans.update(spans_of(part))
+    parts = (part for text in texts for part in cut(valid_text("text", text)))
+    spans, counts = Counter(chain.from_iterable(map(spans_of, parts))), Counter()
     for span, n in spans.items():
         for piece in pieces_of(span):
             counts[piece.encode("utf-8")] += n
