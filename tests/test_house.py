@@ -104,6 +104,8 @@ def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
     cell.outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="1"),
         nbformat.v4.new_output("stream", name="stdout", text="2\n"),
+        nbformat.v4.new_output("stream", name="stderr", text="\r 0%\r50%"),
+        nbformat.v4.new_output("stream", name="stderr", text="\r100%\nend\r\n"),
         nbformat.v4.new_output(
             "error",
             ename="E",
@@ -119,8 +121,8 @@ def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
     assert [c.id for c in tidied.cells] == ids
     assert [c.execution_count for c in tidied.cells] == [1, 2, 3]
     assert tidied.cells[1].metadata == {"tags": ["slow"]}
-    stream, error = tidied.cells[1].outputs
-    assert stream.text == "12\n"
+    stream, bar, error = tidied.cells[1].outputs
+    assert stream.text == "12\n" and bar.text == "100%\nend\r\n"
     assert error.traceback == ["Cell In[2], line 1", "E: e"]
 
 

@@ -2,8 +2,9 @@
 
 Outputs, tags and cell ids stay; execution counts become 1..n; time stamps, kernel names
 and editor state go, and from tracebacks the frames in files, with their paths;
-neighbouring pieces of one output stream are joined. With --check nothing is written, and
-the exit status is 1 if a chapter is not tidy.
+neighbouring pieces of one output stream are joined, and of a progress bar only its last
+state stays. With --check nothing is written, and the exit status is 1 if a chapter is
+not tidy.
 """
 
 import argparse
@@ -21,7 +22,7 @@ METADATA = {
 
 
 def in_file(frame: str) -> bool:
-    """Is this part of a traceback about a file, and not about a cell of the notebook?"""
+    """Is this part of a traceback about a file, not about a cell of the notebook?"""
     return re.sub(r"\x1b\[[\d;]*m", "", frame).startswith("File ")
 
 
@@ -51,6 +52,9 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
             if "metadata" in output:
                 output.metadata = nbformat.from_dict({})
             outputs.append(output)
+        for output in outputs:
+            if output.output_type == "stream":  # "\r" goes back to the line's beginning
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
         cell.outputs = outputs
 
 
