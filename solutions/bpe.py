@@ -9,6 +9,7 @@ The idea is Gage's (1994); for words, Sennrich et al. (2016); for bytes, Radford
 
 import heapq
 import json
+import operator
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -232,8 +233,9 @@ class ByteBPE:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for. ValueError for an id that does not exist."""
-        ids = list(ids)
-        need(not (odd := {*ids}.difference(self.vocab)), f"ids has {odd}, not in vocab")
+        ids = [*map(operator.index, ids)]
+        odd = {*sorted({*ids}.difference(self.vocab))[:3]}
+        need(not odd, f"ids has {odd}, not in vocab")
         return b"".join([self.vocab[i] for i in ids])
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
@@ -367,6 +369,17 @@ def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
     return merges
 
 
+def pattern_of(pre_tokenizer: dict) -> str:
+    """The pattern in a tokenizer.json. ValueError if it asks for more than one cut."""
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    kinds = [[s["type"], s.get("behavior"), s.get("invert"),
+              s.get("use_regex", s["type"] == "ByteLevel")] for s in steps]
+    split, level = ["Split", "Isolated", False, False], ["ByteLevel", None, None]
+    known = kinds in ([[*level, True]], [split, [*level, False]])
+    need(known and not steps[-1].get("add_prefix_space"), f"{pre_tokenizer=}")
+    return steps[0].get("pattern", {"Regex": GPT2_PATTERN})["Regex"]
+
+
 class BPETokenizer(SpecialBPE):
     """Byte-level BPE with files and tiktoken; arguments as for TextBPE."""
 
@@ -393,14 +406,15 @@ class BPETokenizer(SpecialBPE):
 
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
-        """Read a tokenizer.json: one from save, or another byte-level BPE."""
+        """Read a tokenizer.json of byte-level BPE, cut by GPT-2's or one own pattern.
+
+        What it asks for besides is refused; a post_processor is not applied.
+        """
         try:
             whole = json.loads(Path(path).read_text("utf-8"))
-            model, pre = whole["model"], whole["pre_tokenizer"]
-            steps = pre.get("pretokenizers", [pre])
-            other = whole.get("normalizer") or steps[-1].get("add_prefix_space")
+            model, pattern = whole["model"], pattern_of(whole["pre_tokenizer"])
+            other = whole.get("normalizer") or model.get("end_of_word_suffix")
             need(model["type"] == "BPE" and not other, f"{model['type']} with {other}")
-            pattern = steps[0].get("pattern", {"Regex": GPT2_PATTERN})["Regex"]
             special = {token["content"]: token["id"] for token in whole["added_tokens"]}
             ids = (model["vocab"] | special).items()
             vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
@@ -437,7 +451,8 @@ def train_bpe(text: str | Iterable[str], vocab_size: int, *,
     `pattern` or over a special token. Ties go to the greatest pair of byte strings. A
     text with too few pairs gives a smaller vocabulary: see `n_vocab`.
     """
-    least = BPETokenizer([], special_tokens=special_tokens, pattern=pattern).n_vocab
+    empty = BPETokenizer([], special_tokens=special_tokens, pattern=pattern)
+    special_tokens, least = [*empty.special_tokens], empty.n_vocab
     need(least <= vocab_size <= 10**6, f"{vocab_size=} must be {least} to 10**6")
     texts = [text] if isinstance(text, str) else text
     counts = count_pretokens(texts, pattern, special_tokens)

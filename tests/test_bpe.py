@@ -161,6 +161,14 @@ def test_a_shorter_training_is_the_beginning_of_a_longer_one():
     assert len({a + b for a, b in longest}) == 500
 
 
+def test_special_tokens_may_come_from_a_generator():
+    special = (name for name in ["<x>", "<y>"])
+    assert [*train_bpe("ab<x>ab", 259, special_tokens=special).special_tokens] == [
+        "<x>",
+        "<y>",
+    ]
+
+
 def test_special_tokens_cut_the_training_text_and_take_no_part():
     text = f"ab{END}ab{END}" * 9
     tokenizer = train_bpe(text, 1000, special_tokens=[END])
@@ -605,6 +613,11 @@ def damaged(change):
         ({"model.vocab.a": 98}, "vocab lacks"),
         ({"model.vocab.a": "97x"}, "str|int"),
         ({"model.vocab.x y": 300}, "latin-1"),
+        ({"model.end_of_word_suffix": "</w>"}, "</w>"),
+        ({"pre_tokenizer.pretokenizers.0.behavior": "Removed"}, "Removed"),
+        ({"pre_tokenizer.pretokenizers.0.invert": True}, "invert"),
+        ({"pre_tokenizer.pretokenizers.1.use_regex": True}, "use_regex"),
+        ({"pre_tokenizer": {"type": "ByteLevel", "use_regex": False}}, "use_regex"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(a"}}, "pattern"),
     ],
     ids=str,
@@ -676,7 +689,7 @@ BYTES = {i: bytes([i]) for i in range(256)}
         (lambda: BPETokenizer([]).encode("a", allowed_special="<x>"), "allowed_"),
         (lambda: BPETokenizer([]).decode([97, 256]), "ids has .256.,"),
         (lambda: BPETokenizer([]).decode([-1]), "ids has .-1.,"),
-        (lambda: BPETokenizer([]).decode_bytes(["a"]), "ids has .'a'.,"),
+        (lambda: BPETokenizer([]).decode_bytes(["a"]), "str.*integer"),
         (
             lambda: BPETokenizer(
                 [(b"a", b"b"), (b"c", b"d")], vocab=BYTES | {256: b"cd", 257: b"ab"}

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
 CHECK = re.compile(r'^with exercise\("(\d+\.\d+)"\)', re.M)
 ANSWER = re.compile(r"<details>\s*<summary>Answer.*?```python\n(.*?)```", re.S)
 

@@ -108,6 +108,21 @@ def test_pretrain_says_what_is_wrong(tool, corpus, tmp_path, change, message):
     assert status == 2 and message in said.splitlines()[-1]
 
 
+@pytest.mark.parametrize("change", ["corpus", "--dropout", "--init-scale"])
+def test_pretrain_does_not_go_on_with_what_another_run_began(
+    tool, corpus, tmp_path, change
+):
+    out, other = tmp_path / "model", tmp_path / "other.txt"
+    assert tool("pretrain", corpus, "--out", out, *TINY.split())[0] == 0
+    kept = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    text = corpus.read_text("utf-8").replace("the", "thy")
+    other.write_text(text if change == "corpus" else corpus.read_text("utf-8"), "utf-8")
+    more = [] if change == "corpus" else [change, "0.5"]
+    status, _, said = tool("pretrain", other, "--out", out, *TINY.split(), *more)
+    assert status == 2 and "use another --out" in said
+    assert kept == {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+
+
 def test_pretrain_names_a_corpus_that_is_missing(tool, tmp_path):
     status, _, said = tool("pretrain", tmp_path / "none.txt", "--out", tmp_path / "m")
     assert status == 2 and "none.txt" in said

@@ -51,12 +51,12 @@ def documents_of(path: str, mb: float | None = None, share: float = 0) -> list[s
     """
     text = Path(path).read_text("utf-8")
     if path.endswith(".jsonl"):
-        documents = [json.loads(line)["text"] for line in text.splitlines()]
+        documents = [json.loads(line)["text"] for line in text.split("\n") if line]
     else:
         documents = text.split("\n\n")
     if mb is None:
         return documents
-    draw, words = random.Random(0), text.split()
+    draw, words = random.Random(0), " ".join(documents).split()
     size, repeated = 0, []
     while size < mb * 1e6:
         for document in documents:

@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only compare")
     check, status = parser.parse_args().check, 0
-    for chapter in sorted((ROOT / "chapters").glob("*.ipynb")):
+    for chapter in sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")):
         for name, source in exported(chapter).items():
             path = ROOT / "solutions" / name
             if path.exists() and path.read_text("utf-8") == source:

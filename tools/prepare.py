@@ -59,18 +59,17 @@ def options() -> argparse.Namespace:
     p.add_argument("--workers", type=int, default=os.cpu_count())
     args = p.parse_args()
     checks = [
-        ("shard-mb", args.shard_mb > 0),
-        ("tokenizer-mb", args.tokenizer_mb > 0),
-        ("workers", args.workers >= 1),
-        ("val-fraction", 0 < args.val_fraction < 1),
-        ("threshold", 0 < args.threshold <= 1),
-        ("vocab-size", args.vocab_size > 256),
+        ("shard-mb", args.shard_mb > 0, "above 0"),
+        ("tokenizer-mb", args.tokenizer_mb > 0, "above 0"),
+        ("workers", args.workers >= 1, "at least 1"),
+        ("val-fraction", 0 < args.val_fraction < 1, "above 0 and below 1"),
+        ("threshold", 0 < args.threshold <= 1, "above 0 and at most 1"),
+        ("vocab-size", 256 < args.vocab_size <= 10**6, "257 to 1000000"),
     ]
-    for name, good in checks:
+    for name, good, right in checks:
         if not good:
-            raise ValueError(
-                f"--{name} {getattr(args, name.replace('-', '_'))}: see --help"
-            )
+            value = getattr(args, name.replace("-", "_"))
+            raise ValueError(f"--{name} {value} must be {right}")
     return args
 
 
@@ -101,10 +100,15 @@ def json_documents(path: Path, start: int, end: int) -> Iterator[str]:
     for place, line in lines_between(path, start, end):
         if place >= end:
             return
+        if not line.strip():
+            continue
         try:
-            yield json.loads(decoded(path, place, line))["text"]
+            text = json.loads(decoded(path, place, line))["text"]
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f'{path}: no JSON with a "text" at byte {place}') from None
+            text = None
+        if not isinstance(text, str):
+            raise ValueError(f'{path}: no JSON with a "text" at byte {place}')
+        yield text
 
 
 def text_documents(path: Path, start: int, end: int) -> Iterator[str]:
@@ -395,6 +399,12 @@ def main() -> int:
     try:
         args = options()
         if (args.out / "prepare.json").exists():
+            done = json.loads((args.out / "prepare.json").read_text("utf-8"))
+            if not settings(args).items() <= done.items():
+                raise ValueError(
+                    f"{args.out} holds another corpus, or one prepared with other "
+                    "settings; use another --out"
+                )
             print(f"{args.out} is complete; remove it to prepare it again")
             return 0
         run(args)

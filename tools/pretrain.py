@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -157,6 +158,23 @@ def samples(model: GPT, tokenizer: BPETokenizer) -> list[str]:
     return texts
 
 
+def refuse_another_run(
+    checkpoint: Path, args: argparse.Namespace, sizes: GPTConfig, tokens: list
+) -> None:
+    """ValueError if the checkpoint there comes from other tokens or another model."""
+    own = {"model": asdict(sizes), "init_scale": args.init_scale}
+    own["tokens"] = [[len(t), zlib.crc32(np.ascontiguousarray(t))] for t in tokens]
+    record = checkpoint / "begun.json"
+    if record.exists() and json.loads(record.read_text("utf-8")) != own:
+        raise ValueError(
+            f"{args.out} was begun with another corpus or other sizes; use another --out"
+        )
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    part = record.with_suffix(".part")
+    part.write_text(json.dumps(own), "utf-8")
+    part.replace(record)
+
+
 def start_processes() -> tuple[torch.device, bool]:
     """The device of this process, and whether it is the one that writes."""
     cuda = torch.cuda.is_available()
@@ -188,6 +206,8 @@ def run(args: argparse.Namespace) -> None:
         for p in model.parameters():
             p.mul_(args.init_scale if p.ndim == 2 else 1.0)
     checkpoint = Path(args.out) / "checkpoint"
+    if writes:
+        refuse_another_run(checkpoint, args, sizes, [train_tokens, val_tokens])
     train(model, train_tokens, val_tokens, config, checkpoint=checkpoint)
     if not writes:
         return

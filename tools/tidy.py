@@ -62,7 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only compare")
     check, status = parser.parse_args().check, 0
-    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+    for path in sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")):
         before = path.read_text("utf-8")
         notebook = nbformat.reads(before, as_version=4)
         tidy(notebook)
