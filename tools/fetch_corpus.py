@@ -11,6 +11,7 @@ Whatever prevents the result is told in one sentence, and the exit status is 2.
 """
 
 import argparse
+import gc
 import hashlib
 import http.client
 import itertools
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
@@ -353,7 +354,12 @@ def fetch(corpus: Corpus, folder: Path, limit: int | None) -> dict:
     if read_record(plan) != about:
         part.unlink(missing_ok=True)
         plan.write_text(json.dumps(about), "utf-8")
-    totals = write_documents(corpus.texts, part, limit)
+    try:
+        totals = write_documents(corpus.texts, part, limit)
+    finally:  # Arrow's threads must end before Python does: datasets issue 7566
+        if isinstance(corpus.texts, Generator):
+            corpus.texts.close()
+        gc.collect()
     if not totals["documents"]:
         raise Failure(f"{source} holds no document")
     known = {**about, "limit": limit, **totals, "sha256": digest(part)}
