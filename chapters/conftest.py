@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+import solutions  # noqa: F401  before torch, so that its idle threads sleep
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Two workers share the cores: a thread that waits for work must not spin meanwhile.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 OFFLINE = str(ROOT / "tests" / "offline")  # its sitecustomize.py says what is refused
 
 

@@ -91,11 +91,8 @@ def load_gpt2(path: str | Path) -> GPT:
     wrong = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
     try:
         config = _read_config(json.loads(Path(path, "config.json").read_text("utf-8")))
-        with torch.device("meta"):  # shapes only: no memory, no random numbers
-            model = GPT(config)
-        model.to_empty(device="cpu").float()
-        if config.tie_embeddings:
-            model.head.weight = model.tokens.weight
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            model = GPT(config).float()  # the weights it draws are overwritten
         _fill(model, load_file(Path(path, "model.safetensors")))
     except wrong as error:
         raise ValueError(f"{path=!s}: {type(error).__name__}: {error}") from None

@@ -171,7 +171,7 @@ class TrainConfig:
     context_length: int | None = None  # None: the model's own
     max_lr: float = 1e-3
     min_lr: float = 1e-4
-    warmup_steps: int = 100
+    warmup_steps: int | None = None  # None: a tenth of the steps, at most 100
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     max_norm: float = 1.0
@@ -193,9 +193,10 @@ class TrainConfig:
 
     def learning_rate(self, step: int) -> float:
         """The cosine schedule of this run."""
-        rates = {"max_lr": self.max_lr, "min_lr": self.min_lr}
-        steps = {"warmup_steps": self.warmup_steps, "total_steps": self.steps}
-        return cosine_schedule(step, **rates, **steps)
+        default = min(100, self.steps // 10)
+        warmup = default if self.warmup_steps is None else self.warmup_steps
+        steps = {"warmup_steps": warmup, "total_steps": self.steps}
+        return cosine_schedule(step, max_lr=self.max_lr, min_lr=self.min_lr, **steps)
 
 
 @dataclass
@@ -227,8 +228,7 @@ def training_step(model, optimizer, batch, step, config, history) -> float:
             loss = cross_entropy(model(xb), yb) / n
         loss.backward()  # adds to the gradients that are there
         total += loss.item()
-    if world > 1:
-        total = average_gradients(model, total)
+    total = average_gradients(model, total) if world > 1 else total
     _require(math.isfinite(total), f"the loss is {total} at step {step}: lower max_lr")
     history.train_loss.append(total)
     history.grad_norm.append(clip_gradients(model.parameters(), config.max_norm))

@@ -33,7 +33,7 @@ from solutions.bpe import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-TALES = (ROOT / "data" / "tales.txt").read_text("utf-8")
+TALES = (ROOT / "data" / "tales.txt").read_text("utf-8")[:800_000]
 END = "<|endoftext|>"
 PATTERNS = {
     "gpt2": GPT2_PATTERN,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from held import held
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
+CHAPTERS = sorted((held() / "chapters").glob("[0-9][0-9]_*.ipynb"))
 CHECK = re.compile(r'^with exercise\("(\d+\.\d+)"\)', re.M)
 ANSWER = re.compile(r"<details>\s*<summary>Answer.*?```python\n(.*?)```", re.S)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from held import copy_index, held
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
+CHAPTERS = sorted((held() / "chapters").glob("[0-9][0-9]_*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "solutions").glob("*.py") if p.stem != "__init__")
 EACH_CHAPTER = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 EACH_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -74,13 +75,34 @@ def test_there_are_seven_chapters_with_a_module_and_a_test_each():
 
 
 def test_every_module_is_what_its_chapter_exports():
-    result = run_tool(ROOT, "export.py", "--check")
+    result = run_tool(held(), "export.py", "--check")
     assert result.returncode == 0, result.stdout
 
 
 def test_every_chapter_is_tidy():
-    result = run_tool(ROOT, "tidy.py", "--check")
+    result = run_tool(held(), "tidy.py", "--check")
     assert result.returncode == 0, result.stdout
+
+
+def test_what_a_learner_does_to_a_chapter_is_not_what_git_holds(copy, tmp_path):
+    def git(*args):
+        name = ["-c", "user.name=a", "-c", "user.email=b"]
+        subprocess.run(["git", "-C", str(copy), *name, *args], check=True)
+
+    git("init", "--quiet")
+    git("add", "-A")
+    chapter = copy / "chapters" / "01_a.ipynb"
+    before = chapter.read_bytes()
+    notebook = nbformat.read(chapter, as_version=4)
+    notebook.cells[1].source = "print('solved')"
+    notebook.metadata = {"kernelspec": {"name": "mine", "display_name": "Mine"}}
+    nbformat.write(notebook, chapter)
+    copy_index(copy, tmp_path / "before")
+    assert (tmp_path / "before" / "chapters" / "01_a.ipynb").read_bytes() == before
+    git("add", "-A")
+    copy_index(copy, tmp_path / "after")
+    after = (tmp_path / "after" / "chapters" / "01_a.ipynb").read_bytes()
+    assert after == chapter.read_bytes() != before
 
 
 def test_export_joins_marked_cells_and_sees_drift(copy):
@@ -290,7 +312,85 @@ def test_a_chapter_imports_only_earlier_chapters(path):
     for cell in code_cells(path):
         used = set(re.findall(r"^\s*from solutions\.(\w+) import", cell.source, re.M))
         assert used <= earlier, used - earlier
-        assert not re.search(r"^\s*import solutions|get_encoding\(", cell.source, re.M)
+        assert not re.search(r"^\s*import solutions\.|get_encoding\(", cell.source, re.M)
+
+
+TITLES = [
+    "Text data", "Byte-pair encoding", "Embeddings", "Attention", "The GPT block",
+    "Pretraining", "Generation",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("i", range(7), ids=[path.stem for path in CHAPTERS])
+def test_a_chapter_is_numbered_and_leads_to_its_neighbors(i):
+    links = ["[All chapters](../README.md)"]
+    for j, form in [(i - 1, "← {}"), (i + 1, "{} →")]:
+        if j in range(7):
+            title = form.format(f"Chapter {j + 1}: {TITLES[j]}")
+            links.insert(0 if j < i else 2, f"[{title}]({CHAPTERS[j].name})")
+    way = " · ".join(links)
+    prose = [
+        c.source
+        for c in nbformat.read(CHAPTERS[i], as_version=4).cells
+        if c.cell_type == "markdown"
+    ]
+    assert prose[0].startswith(f"# Chapter {i + 1}: {TITLES[i]}\n\n{way}\n")
+    assert prose[-1].endswith(f"\n\n{way}")
+
+
+@EACH_CHAPTER
+def test_no_line_of_a_paragraph_begins_like_a_list(path):
+    """A line that begins with "2024." is shown as an item of a list."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "markdown":
+            continue
+        prose = re.sub(r"```.*?```", "", cell.source, flags=re.S)
+        numbers = [int(n) for n in re.findall(r"^\s*(\d+)[.)](?:\s|$)", prose, re.M)]
+        for before, number in zip([0, *numbers], numbers):
+            assert number in (1, before + 1), f"a line begins with {number}."
+
+
+FIRST_IMPORT = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            assert os.environ.get("OMP_WAIT_POLICY") == "PASSIVE", "torch came first"
+            os._exit(0)
+sys.meta_path.insert(0, Watch())
+sys.path.insert(0, "chapters")
+"""
+
+
+def run_watched(script: str) -> subprocess.CompletedProcess:
+    names = os.environ.items()
+    environment = {k: v for k, v in names if k != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", FIRST_IMPORT + script + "\nos._exit(3)"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@EACH_CHAPTER
+def test_a_chapters_threads_sleep_while_they_wait(path):
+    result = run_watched(code_cells(path)[0].source)
+    assert result.returncode == 0, result.stderr or "the chapter does not import torch"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pretrain data/tales.txt --out x", "generate Hello", "check_tales data/tales.txt",
+        "prepare data/tales.txt --out x", "bench dedup",
+    ],
+)  # fmt: skip
+def test_a_tools_threads_sleep_while_they_wait(command):
+    name, *args = command.split()
+    result = run_watched(
+        f"import runpy; sys.argv = ['{name}', *{args}]; "
+        f"runpy.run_path('tools/{name}.py', run_name='__main__')"
+    )
+    assert result.returncode == 0, result.stderr or "the tool does not import torch"
 
 
 def test_a_chapter_cannot_reach_the_network():

@@ -23,7 +23,8 @@ RESULT = ("train.npy", "val.npy", "tokenizer.json")
 def documents() -> list[str]:
     """150 tales, among them 30 edited copies: some near duplicates, some too changed."""
     draw = random.Random(0)
-    tales = split_documents((ROOT / "data" / "tales.txt").read_text("utf-8"))[:120]
+    text = (ROOT / "data" / "long_tales.txt").read_text("utf-8")
+    tales = split_documents(text)[:120]
     for tale in draw.sample(tales, 30):
         words = tale.split(" ")
         for i in draw.sample(range(len(words)), draw.choice([0, 2, 5, 40])):

@@ -527,12 +527,19 @@ BAD = [
     (lambda: TrainConfig(eval_every=0), "eval_every=0"),
     (lambda: TrainConfig(checkpoint_every=0), "checkpoint_every=0"),
     (lambda: TrainConfig(batch_size=5, accumulation_steps=2), "batch_size=5.*steps=2"),
-    (lambda: TrainConfig(steps=50), "warmup_steps=100.*0..49"),
+    (lambda: TrainConfig(steps=50, warmup_steps=100), "warmup_steps=100.*0..49"),
     (lambda: TrainConfig(max_lr=1e-5), "min_lr=0.0001.*max_lr=1e-05"),
     (lambda: TrainConfig(precision="fp8"), "precision='fp8'.*'bf16'"),
     (lambda: read_checkpoint("nowhere"), "path='nowhere' holds no checkpoint"),
     (lambda: load_checkpoint("nowhere", tiny()), "path='nowhere' holds no checkpoint"),
 ]  # fmt: skip
+
+
+def test_the_default_warm_up_is_a_tenth_of_the_steps_and_at_most_100():
+    for steps, first in [(5, 1.0), (40, 1 / 5), (500, 1 / 51), (5000, 1 / 101)]:
+        config = TrainConfig(steps=steps, max_lr=1.0)
+        assert config.learning_rate(0) == pytest.approx(first)
+
 
 
 @pytest.mark.parametrize("call, message", BAD, ids=[message for _, message in BAD])

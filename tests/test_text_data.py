@@ -24,7 +24,8 @@ quick = settings(deadline=None, max_examples=50)
 
 @pytest.fixture(scope="module")
 def tales():
-    return td.split_documents(td.clean_text(td.load_text(ROOT / "data" / "tales.txt")))
+    text = td.clean_text(td.load_text(ROOT / "data" / "long_tales.txt"))
+    return td.split_documents(text)
 
 
 def edited(text, share, rng):

@@ -1,11 +1,13 @@
 """Let a trained model go on with a text, token by token as it is drawn.
 
-python tools/generate.py "Once there was"
+python tools/generate.py "There was a"
 """
 
 import argparse
 import sys
 from pathlib import Path
+
+import solutions  # noqa: F401  before torch, so that its idle threads sleep
 
 ROOT = Path(__file__).resolve().parent.parent
 END = "<|endoftext|>"
@@ -24,13 +26,14 @@ def options() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch  # after the options, so that --help and a typing error answer at once
+    if args.length < 0:
+        raise ValueError(f"--length {args.length} must be at least 0")
+    print(f"loading {args.model} ...", file=sys.stderr, flush=True)
+    import torch  # takes a second: --help and a typing error shall answer at once
 
     from solutions.bpe import BPETokenizer
     from solutions.generation import from_pretrained, stream
 
-    if args.length < 0:
-        raise ValueError(f"--length {args.length} must be at least 0")
     model = from_pretrained(args.model)
     tokenizer = BPETokenizer.load(Path(args.model) / "tokenizer.json")
     end = tokenizer.special_tokens.get(END)

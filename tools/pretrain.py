@@ -18,6 +18,8 @@ import zlib
 from dataclasses import asdict
 from pathlib import Path
 
+import solutions  # noqa: F401  before torch, so that its idle threads sleep
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -127,7 +129,7 @@ def card(args, model: GPT, config: TrainConfig, bits: float, samples: list[str])
     return f"""# {Path(args.out).name}
 
 A GPT with {model.n_parameters():,} parameters, trained on `{Path(args.corpus).name}`.
-Licence: that of the text it was trained on (for `data/tales.txt`: CC0 1.0).
+License: that of the text it was trained on (for `data/tales.txt`: CC0 1.0).
 
 - Size: `{json.dumps(asdict(model.config))}`
 - Recipe: `{json.dumps(asdict(config))}`,
@@ -140,7 +142,7 @@ thread after a few sentences, and serves to learn how such a model works.
 
 ## Three unselected samples
 
-Seeds 1, 2 and 3, temperature 0.8, top-p 0.95, prompt "Once there was", 200 tokens.
+Seeds 1, 2 and 3, temperature 0.8, top-p 0.95, no prompt, at most 200 tokens.
 
 {shown}
 """
@@ -148,10 +150,10 @@ Seeds 1, 2 and 3, temperature 0.8, top-p 0.95, prompt "Once there was", 200 toke
 
 def samples(model: GPT, tokenizer: BPETokenizer) -> list[str]:
     end = tokenizer.special_tokens[END]
-    prompt, texts = [end, *tokenizer.encode("Once there was")], []
+    texts = []
     for seed in (1, 2, 3):
         rows = generate(
-            model, [prompt], 200, temperature=0.8, top_p=0.95, stop_ids=[end],
+            model, [[end]], 200, temperature=0.8, top_p=0.95, stop_ids=[end],
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         texts.append(tokenizer.decode(rows[0][1:]))

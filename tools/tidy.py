@@ -16,9 +16,15 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+    "kernelspec": {
+        "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3",
+    },
+    "language_info": {  # what JupyterLab writes: opening a chapter changes nothing
+        "codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py",
+        "mimetype": "text/x-python", "name": "python", "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3", "version": "3.11.7",
+    },
+}  # fmt: skip
 
 
 def in_file(frame: str) -> bool:
