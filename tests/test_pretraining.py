@@ -541,7 +541,6 @@ def test_the_default_warm_up_is_a_tenth_of_the_steps_and_at_most_100():
         assert config.learning_rate(0) == pytest.approx(first)
 
 
-
 @pytest.mark.parametrize("call, message", BAD, ids=[message for _, message in BAD])
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
