@@ -5,6 +5,7 @@ recurrent network that was there before. Built in chapters/04_attention.ipynb.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 def _require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
-        if not isinstance(size, int):
+        if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"{name}={size!r} must be an int")
         if size < 1:
             raise ValueError(f"{name}={size} must be at least 1")
@@ -43,7 +44,7 @@ class RNNLanguageModel(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         self._check(ids)
-        inputs = self.from_input(self.embedding(ids))  # (B, T, D), all places at once
+        inputs = self.from_input(self._embed(ids))  # (B, T, D), all places at once
         h = torch.zeros_like(inputs[:, 0])  # (B, D)
         states = []
         for x in inputs.unbind(1):  # T times (B, D), one step after another
@@ -58,13 +59,14 @@ class RNNLanguageModel(nn.Module):
             raise ValueError(
                 f"ids has shape {tuple(ids.shape)}, but must be (B, T), not empty"
             )
-        if ids.device.type == "cpu":
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        try:
+            return self.embedding(ids)  # (B, T, D)
+        except IndexError:
             low, high = ids.min().item(), ids.max().item()
-            if low < 0 or high >= self.embedding.num_embeddings:
-                raise ValueError(
-                    f"ids spans {low}..{high}, outside "
-                    f"0..{self.embedding.num_embeddings - 1}"
-                )
+            last = self.embedding.num_embeddings - 1
+            raise ValueError(f"ids spans {low}..{high}, outside 0..{last}") from None
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
@@ -145,23 +147,39 @@ def attention(
     return F.dropout(weights, dropout) @ v  # (..., T_q, d_v)
 
 
+def _in_two_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Causal attention of whole windows, (B, H, T, d) each, without the kernel."""
+    B, H, T, d = q.shape
+    hidden = torch.zeros(T, T, dtype=q.dtype, device=q.device)
+    hidden.masked_fill_(~causal_mask(T, T).to(q.device), -torch.inf)
+    q, k, v = (t.reshape(B * H, T, d) for t in (q, k, v))
+    scores = torch.baddbmm(hidden, q, k.mT, alpha=d**-0.5)  # (B H, T, T)
+    weights = F.dropout(scores.softmax(-1), dropout).to(v.dtype)
+    return torch.bmm(weights, v).view(B, H, T, d)
+
+
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, with its scale in the dtype of x: (..., d) -> (..., d)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.rms_norm(x, self.normalized_shape, None, self.eps)
+        return y * self.weight.to(x.dtype)
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention: (B, T, D) -> (B, T, D).
 
     One matrix makes queries, keys and values of all heads; each head attends on its own
     D / n_heads features; one more matrix mixes the heads. fused=True uses PyTorch's
-    scaled_dot_product_attention, fused=False this module's `attention`: same numbers.
+    scaled_dot_product_attention (on a CPU with dropout it is not fused, and slower),
+    fused=False this module's `attention`: same numbers. qk_norm scales queries and keys
+    to mean square 1; rotate is chapter 3's, for rotary positions.
     """
 
     def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        *,
-        dropout: float = 0.0,
-        bias: bool = True,
-        fused: bool = True,
-    ) -> None:
+        self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True,
+        fused: bool = True, qk_norm: bool = False, rotate: Callable | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         _require_positive(d_model=d_model, n_heads=n_heads)
         _require_dropout(dropout)
@@ -170,11 +188,18 @@ class CausalSelfAttention(nn.Module):
         self.n_heads, self.dropout, self.fused = n_heads, dropout, fused
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
         self.out = nn.Linear(d_model, d_model, bias=bias)
+        self.rotate, d = rotate, d_model // n_heads
+        self.q_norm = RMSNorm(d, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(d, eps=1e-6) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cache=None) -> Tensor:
-        """cache: None, or one layer's store of the past, whose append(k, v) takes the
-        new keys and values (B, H, T, d) and returns all so far (B, H, S, d)."""
+    def forward(self, x: Tensor, cache=None, start: int = 0) -> Tensor:
+        """cache: None, or a layer's store of the past, whose append(k, v) takes the new
+        keys and values and returns all so far (B, H, S, d); start: tokens before x."""
         q, k, v = self.split_heads(x)  # (B, H, T, d) each
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotate is not None:
+            at = torch.arange(start, start + x.shape[1], device=x.device)
+            q, k = self.rotate(q, at), self.rotate(k, at)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, S, d)
         dropout = self.dropout if self.training else 0.0
@@ -195,6 +220,8 @@ class CausalSelfAttention(nn.Module):
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         T, S, mask = q.shape[2], k.shape[2], None
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu" and T == S <= 512:
+            return _in_two_products(q, k, v, dropout)
         if 1 < T < S:  # several new queries after a past; a single one sees every key
             mask = causal_mask(T, S).to(q.device)
         return F.scaled_dot_product_attention(

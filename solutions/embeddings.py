@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 def _require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
-        if not isinstance(size, int):
+        if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"{name}={size!r} must be an int")
         if size < 1:
             raise ValueError(f"{name}={size} must be at least 1")
@@ -48,14 +48,14 @@ class TokenEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"ids must be int64 or int32, got {ids.dtype}")
-        if ids.device.type == "cpu" and ids.numel():
+        try:
+            return F.embedding(ids, self.weight)  # (..., D)
+        except IndexError:
             low, high = ids.min().item(), ids.max().item()
-            if low < 0 or high >= len(self.weight):
-                raise ValueError(
-                    f"ids spans {low}..{high}, outside 0..{len(self.weight) - 1}: "
-                    "was the text encoded with another tokenizer?"
-                )
-        return F.embedding(ids, self.weight)  # (..., D)
+            raise ValueError(
+                f"ids spans {low}..{high}, outside 0..{len(self.weight) - 1}: "
+                "was the text encoded with another tokenizer?"
+            ) from None
 
 
 def nearest_tokens(

@@ -367,6 +367,8 @@ def save_pretrained(model: GPT, path: str | Path, tokenizer=None) -> None:
     (chapter 2's, or any with n_vocab, special_tokens and save), tokenizer.json.
     """
     c, folder = model.config, Path(path)
+    if (c.positions, c.qk_norm, c.mlp) != ("learned", False, "gelu"):
+        raise ValueError("model: GPT-2's format has learned positions and GELU only")
     if tokenizer is not None and tokenizer.n_vocab > c.vocab_size:
         raise ValueError(f"tokenizer: {tokenizer.n_vocab} tokens, not {c.vocab_size}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,14 @@ GELU, output tied to the token embedding. Built in chapters/05_gpt.ipynb.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import CausalSelfAttention
-from .embeddings import LearnedPositions, TokenEmbedding
+from .embeddings import LearnedPositions, TokenEmbedding, rotate
 
 
 def _require_size(name: str, value: int) -> None:
@@ -64,17 +65,26 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Each position thinks for itself: (..., D) -> (..., 4 D) -> GELU -> (..., D)."""
+    """Each position thinks for itself: (..., D) -> (..., 4 D) -> GELU -> (..., D).
 
-    def __init__(self, d_model: int, *, bias: bool = True) -> None:
+    kind: "gelu", or "relu2" for the square of ReLU in its place (So et al. 2021).
+    """
+
+    def __init__(self, d_model: int, *, bias: bool = True, kind: str = "gelu") -> None:
         super().__init__()
         _require_size("d_model", d_model)
+        self.kind = kind
         self.up = nn.Linear(d_model, 4 * d_model, bias=bias)
         self.down = nn.Linear(4 * d_model, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         _require_width(x, self.up.in_features)
-        return self.down(gelu(self.up(x)))  # (..., D)
+        hidden = self.up(x)  # (..., 4 D)
+        hidden = gelu(hidden) if self.kind == "gelu" else F.relu(hidden).square()
+        return self.down(hidden)  # (..., D)
+
+
+_POSITIONS, _MLPS = ("learned", "rotary"), ("gelu", "relu2")
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,10 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     tie_embeddings: bool = True
+    positions: str = "learned"  # or "rotary"
+    rope_base: float = 10_000.0
+    qk_norm: bool = False
+    mlp: str = "gelu"  # or "relu2"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "d_model", "n_layers", "n_heads"):
@@ -101,9 +115,18 @@ class GPTConfig:
             raise TypeError(f"dropout={self.dropout!r} must be a number")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
-        for name in ("bias", "tie_embeddings"):
+        for name in ("bias", "tie_embeddings", "qk_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False")
+        for name, kinds in (("positions", _POSITIONS), ("mlp", _MLPS)):
+            value = getattr(self, name)
+            if value not in kinds:
+                raise ValueError(f"{name}={value!r} must be one of {kinds}")
+        if not self.rope_base > 0:
+            raise ValueError(f"rope_base={self.rope_base} must be above 0")
+        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
+            d = self.d_model // self.n_heads
+            raise ValueError(f"d_model / n_heads = {d} must be even to be rotated")
 
     @classmethod
     def gpt2(cls, size: str) -> "GPTConfig":
@@ -124,15 +147,18 @@ class Block(nn.Module):
         super().__init__()
         D, bias, dropout = config.d_model, config.bias, config.dropout
         self.norm1 = LayerNorm(D, bias=bias)
+        turn = partial(rotate, base=config.rope_base)
         self.attention = CausalSelfAttention(
-            D, config.n_heads, dropout=dropout, bias=bias
-        )
+            D, config.n_heads, dropout=dropout, bias=bias, qk_norm=config.qk_norm,
+            rotate=turn if config.positions == "rotary" else None,
+        )  # fmt: skip
         self.norm2 = LayerNorm(D, bias=bias)
-        self.feed_forward = FeedForward(D, bias=bias)
+        self.feed_forward = FeedForward(D, bias=bias, kind=config.mlp)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cache=None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache))  # (B, T, D)
+    def forward(self, x: Tensor, cache=None, start: int = 0) -> Tensor:
+        y = self.attention(self.norm1(x), cache, start)
+        x = x + self.dropout(y)  # (B, T, D)
         return x + self.dropout(self.feed_forward(self.norm2(x)))  # (B, T, D)
 
 
@@ -175,7 +201,8 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.tokens = TokenEmbedding(config.vocab_size, config.d_model)
-        self.positions = LearnedPositions(config.context_length, config.d_model)
+        if config.positions == "learned":
+            self.positions = LearnedPositions(config.context_length, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = LayerNorm(config.d_model, bias=config.bias)
@@ -189,17 +216,27 @@ class GPT(nn.Module):
         ValueError for an id outside the vocabulary, or too many for the context."""
         _require_ids(ids)
         T, start = ids.shape[1], cache.length if cache is not None else 0
-        x = self.dropout(self.tokens(ids) + self.positions(T, start))  # (B, T, D)
+        x = self.tokens(ids)  # (B, T, D)
+        if self.config.positions == "learned":
+            x = x + self.positions(T, start)
+        elif start + T > self.config.context_length:
+            C = self.config.context_length
+            raise ValueError(f"{T} tokens after {start} exceed context_length={C}")
+        x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, cache.layers[i] if cache is not None else None)  # (B, T, D)
+            layer = cache.layers[i] if cache is not None else None
+            x = block(x, layer, start) if start else block(x, layer)  # (B, T, D)
         return self.head(self.norm(x))  # (B, T, V)
 
     def n_parameters(self, *, embeddings: bool = True) -> int:
         """How many numbers training adjusts; a tied head counts once. embeddings=False
         leaves out the token and position tables (Kaplan et al. 2020, section 2.1)."""
         total = sum(p.numel() for p in self.parameters())
-        tables = self.tokens.weight.numel() + self.positions.weight.numel()
-        return total if embeddings else total - tables
+        if embeddings:
+            return total
+        learned = self.config.positions == "learned"
+        total -= self.positions.weight.numel() if learned else 0
+        return total - self.tokens.weight.numel()
 
     def flops_per_token(self) -> int:
         """Operations of a forward pass at full context, a multiply-add as two: matrix

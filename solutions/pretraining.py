@@ -1,23 +1,44 @@
 """Pretraining: loss, optimizer, schedule and the loop that turns text into weights.
 
-Cross entropy, AdamW, warm-up and cosine, clipping, checkpoints that resume exactly, and
-the same loop on many processes. Built in chapters/06_pretraining.ipynb.
+Cross entropy, evaluation, a step that never waits, and a loop that shows its progress,
+survives being killed and runs on many processes. See chapters/06_pretraining.ipynb.
 """
 
-import json
+import contextlib
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from .checkpoint import (
+    CheckpointFolder,
+    History,
+    TrainState,
+    load_checkpoint,
+    plain_model,
+    rank_and_world,
+    read_checkpoint,
+    save_checkpoint,
+)
+from .linear import use_onednn
+from .optimization import AdamW, clip_gradients
+from .optimization import cosine_schedule, parameter_groups
 from .text_data import get_batch, windows
+
+# What comes from the other modules of this chapter can be imported from here as well.
+__all__ = [
+    "AdamW", "CheckpointFolder", "History", "TrainConfig", "TrainState",
+    "average_gradients", "bits_per_byte", "clip_gradients", "cosine_schedule",
+    "cross_entropy", "evaluate", "load_checkpoint", "parameter_groups", "perplexity",
+    "read_checkpoint", "save_checkpoint", "token_losses", "train", "training_step",
+]  # fmt: skip
 
 
 def _require(holds: bool, message: str) -> None:
@@ -25,21 +46,34 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) of each token, in nats: (..., V), (...) int64 -> (...) fp32.
+
+    p is the softmax of the logits, in fp32, without overflow. A target of -100 does not
+    count and gets 0. ValueError for shapes that do not fit and, on a CPU, for ids
+    outside 0 .. V-1.
+    """
+    *shape, V = logits.shape
+    if list(targets.shape) != shape:
+        raise ValueError(
+            f"targets has shape {list(targets.shape)}, but the logits need {shape}"
+        )
+    ignored = targets == -100
+    places = targets.masked_fill(ignored, 0).unsqueeze(-1)  # (..., 1)
+    log_p = logits.float().log_softmax(-1)  # (..., V)
+    try:
+        chosen = log_p.gather(-1, places).squeeze(-1)  # (...)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"targets has ids outside 0..{V - 1}: {error}") from None
+    return -chosen.masked_fill(ignored, 0.0)
+
+
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean of -log p(target), in nats per token: (..., V), (...) int64 -> scalar.
 
-    p is the softmax of the logits, in fp32, without overflow. Targets of -100 do not
-    count. ValueError for shapes that do not fit and for ids outside 0 .. V-1.
+    See token_losses. If all targets are -100 there is nothing to count: nan.
     """
-    shape, (*axes, V) = list(targets.shape), logits.shape
-    _require(shape == axes, f"targets has shape {shape}, but the logits need {axes}")
-    counted = targets != -100
-    _require(counted.any(), "targets are all -100: give at least one token to count")
-    low, high = targets[counted].aminmax()
-    _require(0 <= low <= high < V, f"targets has {low}..{high}, outside 0..{V - 1}")
-    log_p = logits.float().log_softmax(-1)  # (..., V)
-    chosen = log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)  # (...)
-    return -chosen[counted].mean()
+    return token_losses(logits, targets).sum() / (targets != -100).sum()
 
 
 def perplexity(loss: float) -> float:
@@ -57,108 +91,46 @@ def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
     return loss * n_tokens / (n_bytes * math.log(2))
 
 
-class AdamW(torch.optim.Optimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
-
-    Each weight moves by about lr: the mean gradient over the root of the mean squared
-    gradient, both corrected for starting at 0. Decay shrinks it by lr * weight_decay.
-    """
-
-    def __init__(
-        self, params: Iterable, lr: float = 1e-3, betas: tuple = (0.9, 0.95),
-        eps: float = 1e-8, weight_decay: float = 0.1,
-    ) -> None:  # fmt: skip
-        defaults = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
-        for name, value in defaults.items():
-            _require(0 <= value < math.inf, f"{name}={value} must be at least 0")
-        _require(0 <= min(betas) <= max(betas) < 1, f"betas={betas} must be in [0, 1)")
-        super().__init__(params, defaults | {"betas": betas})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._move(p, self.state[p], **group)
-
-    def _move(self, p, state, *, lr, betas, eps, weight_decay, **_) -> None:
-        if not state:
-            state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
-        state["step"] += 1
-        correct1, correct2 = (1 - beta ** state["step"] for beta in betas)
-        state["mean"].lerp_(p.grad, 1 - betas[0])
-        state["square"].mul_(betas[1]).addcmul_(p.grad, p.grad, value=1 - betas[1])
-        p.mul_(1 - lr * weight_decay)
-        root = (state["square"] / correct2).sqrt_().add_(eps)
-        p.addcdiv_(state["mean"], root, value=-lr / correct1)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay, vectors (biases, norms) do not: two groups for an optimizer."""
-    _require(weight_decay >= 0, f"weight_decay={weight_decay} must be at least 0")
-    params = [p for p in model.parameters() if p.requires_grad]
-    matrices = {"params": [p for p in params if p.ndim >= 2]}
-    vectors = {"params": [p for p in params if p.ndim < 2]}
-    return [matrices | {"weight_decay": weight_decay}, vectors | {"weight_decay": 0.0}]
-
-
-def cosine_schedule(
-    step: int, *, max_lr: float, min_lr: float, warmup_steps: int, total_steps: int
-) -> float:
-    """Learning rate at `step` (from 0): up in a line, then down along half a cosine.
-
-    It is max_lr at warmup_steps and min_lr from total_steps on (Loshchilov and Hutter
-    2017, equation 5, without restarts).
-    """
-    ordered, fits = 0 <= min_lr <= max_lr < math.inf, 0 <= warmup_steps < total_steps
-    _require(ordered, f"min_lr={min_lr} must be from 0 to max_lr={max_lr}")
-    _require(fits, f"warmup_steps={warmup_steps} must be in 0..{total_steps - 1}")
-    _require(step >= 0, f"step={step} must be at least 0")
-    if step < warmup_steps:
-        return max_lr * (step + 1) / (warmup_steps + 1)
-    done = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
-    return min_lr + (max_lr - min_lr) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Shorten all gradients together to length max_norm; returns the length before.
-
-    ValueError when there are no gradients, or when their length is not a number.
-    """
-    _require(max_norm > 0, f"max_norm={max_norm} must be above 0")
-    grads = [p.grad for p in parameters if p.grad is not None]
-    _require(grads, "parameters have no gradients: call loss.backward() first")
-    norm = torch.stack([g.norm() for g in grads]).norm().item()
-    _require(math.isfinite(norm), f"parameters: gradients of length {norm}; lower lr")
-    for g in grads:
-        g.mul_(max_norm / max(norm, max_norm))  # 1 for what is short enough
-    return norm
+def _autocast(device: torch.device, precision: str):
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, tokens, *, batch_size: int = 32, context_length: int | None = None
-) -> float:
+    model: nn.Module, tokens, *, batch_size: int = 32,
+    context_length: int | None = None, precision: str = "fp32", shared: bool = False,
+) -> float:  # fmt: skip
     """Mean loss in nats per token over all of `tokens` but the first, each once.
 
-    context_length: the window; None is the model's own. Dropout is off meanwhile.
+    context_length: the window; None is the model's own. precision: "fp32" or "bf16" for
+    the products, as in training. shared: every process of a group calls this, takes its
+    part of the windows, and all get the same answer. Dropout is off meanwhile.
     """
     _require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
-    device, mode, total = next(model.parameters()).device, model.training, 0.0
+    rank, world = rank_and_world() if shared else (0, 1)
+    device, training, sums = next(model.parameters()).device, model.training, []
     x, y = windows(tokens, _window(model, context_length))  # (N, T) each
+    mine = torch.arange(rank, -(-len(x) // world) * world, world)  # equally many each
+    extra, mine = mine >= len(x), mine.clamp(max=len(x) - 1)
+    x, y = x[mine], y[mine].masked_fill(extra.unsqueeze(1), -100)
     model.eval()
-    for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
-        n = (yb != -100).sum().item()
-        total += n * cross_entropy(model(xb.to(device)), yb.to(device)).item()
-    model.train(mode)
-    return total / (len(tokens) - 1)
+    try:
+        for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            with _autocast(device, precision):
+                logits = model(xb.to(device))  # (B, T, V)
+            sums.append(token_losses(logits, yb.to(device)).sum())
+    finally:
+        model.train(training)
+    total = torch.stack(sums).sum()
+    if world > 1:
+        dist.all_reduce(total)
+    return total.item() / (len(tokens) - 1)
 
 
 def _window(model: nn.Module, context_length: int | None) -> int:
-    known = context_length is not None or hasattr(model, "config")
-    _require(known, "context_length=None, but the model has none of its own: give one")
-    return model.config.context_length if context_length is None else context_length
+    config = getattr(plain_model(model), "config", None)
+    _require(bool(context_length or config), "context_length=None: the model has none")
+    return config.context_length if context_length is None else context_length
 
 
 @dataclass(frozen=True)
@@ -170,23 +142,34 @@ class TrainConfig:
     batch_size: int = 32
     context_length: int | None = None  # None: the model's own
     max_lr: float = 1e-3
-    min_lr: float = 1e-4
+    min_lr: float | None = None  # None: a tenth of max_lr
     warmup_steps: int | None = None  # None: a tenth of the steps, at most 100
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
-    max_norm: float = 1.0
+    max_norm: float = 1.0  # math.inf: no clipping
     accumulation_steps: int = 1
     eval_every: int = 100
     checkpoint_every: int = 500
+    log_every: int = 10  # how often the losses are read back from the device
+    keep_best: bool = False  # also keep the weights of the lowest held-out loss
     precision: str = "fp32"
+    compile: bool = False  # torch.compile: slow to start, then faster
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = "steps batch_size accumulation_steps eval_every checkpoint_every"
-        for name in counts.split():
+        for name, least in _WHOLE.items():
             value = getattr(self, name)
-            _require(value >= 1, f"{name}={value} must be at least 1")
-        B, n, kind = self.batch_size, self.accumulation_steps, self.precision
+            if value is None and name in ("context_length", "warmup_steps"):
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise TypeError(f"{name}={value!r} must be a whole number")
+            _require(value >= least, f"{name}={value} must be at least {least}")
+            object.__setattr__(self, name, int(value))  # NumPy's integers become int
+        betas, decay, kind = self.betas, self.weight_decay, self.precision
+        _require(self.max_norm > 0, f"max_norm={self.max_norm} must be above 0")
+        _require(0 <= min(betas) <= max(betas) < 1, f"betas={betas} must be in [0, 1)")
+        _require(0 <= decay < math.inf, f"weight_decay={decay} must be at least 0")
+        B, n = self.batch_size, self.accumulation_steps
         _require(B % n == 0, f"batch_size={B}: no multiple of accumulation_steps={n}")
         _require(kind in ("fp32", "bf16"), f"precision={kind!r}: use 'fp32' or 'bf16'")
         self.learning_rate(0)  # checks the schedule
@@ -195,183 +178,181 @@ class TrainConfig:
         """The cosine schedule of this run."""
         default = min(100, self.steps // 10)
         warmup = default if self.warmup_steps is None else self.warmup_steps
-        steps = {"warmup_steps": warmup, "total_steps": self.steps}
-        return cosine_schedule(step, max_lr=self.max_lr, min_lr=self.min_lr, **steps)
+        low = self.max_lr / 10 if self.min_lr is None else self.min_lr
+        plan = {"warmup_steps": warmup, "total_steps": self.steps, "min_lr": low}
+        return cosine_schedule(step, max_lr=self.max_lr, **plan)
 
 
-@dataclass
-class History:
-    """What a run leaves behind; losses in nats per token."""
-
-    train_loss: list[float] = field(default_factory=list)  # one a step
-    grad_norm: list[float] = field(default_factory=list)  # one a step, before clipping
-    val_steps: list[int] = field(default_factory=list)  # steps done at each evaluation
-    val_loss: list[float] = field(default_factory=list)  # one an evaluation
+_WHOLE = {  # the least value of each
+    "steps": 1, "batch_size": 1, "context_length": 1, "warmup_steps": 0,
+    "accumulation_steps": 1, "eval_every": 1, "checkpoint_every": 1, "log_every": 1,
+    "seed": 0,
+}  # fmt: skip
 
 
-def _rank_and_world() -> tuple[int, int]:
-    """Which of how many processes this is: 0 of 1 unless several were started."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+def training_step(
+    model: nn.Module, optimizer, batch: tuple[Tensor, Tensor], step: int,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One optimizer step on this process's share of a batch, (B / world, T) each.
 
-
-def training_step(model, optimizer, batch, step, config, history) -> float:
-    """One optimizer step on this process's share of `batch`; returns the mean loss."""
-    device, (rank, world) = next(model.parameters()).device, _rank_and_world()
-    B, n, total = config.batch_size, config.accumulation_steps, 0.0
-    _require(B % (world * n) == 0, f"batch_size={B}: no multiple of {world} x {n}")
-    x, y = (part[rank::world].to(device) for part in batch)  # (B / world, T)
+    Returns the mean loss of the share and the length of the whole gradient as scalar
+    tensors: nothing in here waits for the device. `model` may be wrapped by
+    DistributedDataParallel or sharded by FSDP, which average the gradients.
+    """
+    device, n, total = next(model.parameters()).device, config.accumulation_steps, 0.0
+    x, y = (part.to(device, non_blocking=True) for part in batch)
     model.train()
-    for xb, yb in zip(x.chunk(n), y.chunk(n)):
-        with torch.autocast(device.type, torch.bfloat16, config.precision == "bf16"):
-            loss = cross_entropy(model(xb), yb) / n
-        loss.backward()  # adds to the gradients that are there
-        total += loss.item()
-    total = average_gradients(model, total) if world > 1 else total
-    _require(math.isfinite(total), f"the loss is {total} at step {step}: lower max_lr")
-    history.train_loss.append(total)
-    history.grad_norm.append(clip_gradients(model.parameters(), config.max_norm))
+    for i, (xb, yb) in enumerate(zip(x.chunk(n), y.chunk(n), strict=True)):
+        with _averaging(model, when=i == n - 1):
+            with _autocast(device, config.precision):
+                logits = model(xb)  # (B / world / n, T, V)
+            loss = cross_entropy(logits, yb) / n
+            loss.backward()  # adds to the gradients that are there
+        total += loss.detach()
+    norm = clip_gradients(model.parameters(), config.max_norm)
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate(step)
+        group["lr"] = config.learning_rate(step) * group.get("lr_scale", 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return total
+    return total, norm
+
+
+def _averaging(model: nn.Module, *, when: bool):
+    """Gradients travel between processes only in the last piece of a batch."""
+    if hasattr(model, "set_requires_gradient_sync"):  # FSDP
+        model.set_requires_gradient_sync(when)
+    elif hasattr(model, "no_sync") and not when:  # DistributedDataParallel
+        return model.no_sync()
+    return contextlib.nullcontext()
 
 
 def train(
     model: nn.Module, train_tokens, val_tokens, config: TrainConfig, *,
+    optimizer: torch.optim.Optimizer | None = None,
     checkpoint: str | Path | None = None, progress: bool = True,
+    report: Callable[[dict], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> History:  # fmt: skip
     """Train `model` in place on random windows of `train_tokens`; returns the losses.
 
+    optimizer: any; None is PyTorch's fused AdamW on parameter_groups. A group's
+    "lr_scale", if it has one, multiplies the schedule for that group.
     checkpoint: a folder; if it holds an earlier part of the same run, the run goes on
-    from there and ends where an unbroken one does. Under torchrun each process takes
-    its share of every batch. ValueError when the loss is no longer a number.
+    from there and ends where an unbroken one does. It may also be an object like
+    CheckpointFolder that keeps runs in its own way.
+    report: gets a dict every log_every steps ("step", "train_loss", "grad_norm", "lr",
+    "skipped") and after each evaluation ("step", "val_loss"); process 0 only.
+    stop: asked after each step; once it says True the run is saved, and ends early.
+    Under torchrun each process takes its share of every batch, and process 0 alone
+    reads and writes. ValueError when the loss stays no number.
     """
-    T, (rank, _) = _window(model, config.context_length), _rank_and_world()
-    optimizer = AdamW(parameter_groups(model, config.weight_decay), betas=config.betas)
+    T, (rank, world) = _window(model, config.context_length), rank_and_world()
+    state, report = _begin(model, config, optimizer), report if rank == 0 else None
+    named = checkpoint is None or isinstance(checkpoint, (str, Path))
+    store = CheckpointFolder(checkpoint) if named else checkpoint
+    first, net = store.load(state), _prepared(model, config)
+    share = {"generator": state.batches, "rank": rank, "world": world}
+    with tqdm(total=config.steps, initial=first, disable=not progress or rank) as bar:
+        for step in range(first, config.steps + 1):
+            saving, evaluating, end = _due(state, first, stop)
+            if saving or evaluating or step % config.log_every == 0:
+                _read_back(state, bar, report)
+            if saving:
+                store.save(state)
+            if evaluating:
+                _hold_out(state, val_tokens, T, store, report)
+            if end:
+                break
+            batch = get_batch(train_tokens, config.batch_size, T, **share)
+            result = training_step(net, state.optimizer, batch, step, config)
+            state.pending.append(result)
+            state.step += 1
+            bar.update()
+    return state.history
+
+
+def _begin(model: nn.Module, config: TrainConfig, optimizer) -> TrainState:
+    B, n, (_, world) = config.batch_size, config.accumulation_steps, rank_and_world()
+    _require(B % (world * n) == 0, f"batch_size={B}: no multiple of {world} x {n}")
+    if optimizer is None:
+        groups = parameter_groups(model, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, betas=config.betas, fused=True)
     batches = torch.Generator().manual_seed(config.seed)
-    history, first, last = History(), 0, config.steps
-    if checkpoint is not None and (Path(checkpoint) / CHECKPOINT_FILE).exists():
-        first = _resume(checkpoint, model, optimizer, config, batches, history)
-    quiet = not progress or rank > 0
-    with tqdm(total=last, initial=first, disable=quiet, mininterval=1) as bar:
-        for step in range(first, last + 1):
-            due = step > first and (step % config.checkpoint_every == 0 or step == last)
-            if due and checkpoint is not None and rank == 0:
-                _save(checkpoint, model, optimizer, step, config, batches, history)
-            if step % config.eval_every == 0 or step == last:
-                history.val_steps.append(step)
-                history.val_loss.append(evaluate(model, val_tokens, context_length=T))
-            if step < last:
-                batch = get_batch(train_tokens, config.batch_size, T, generator=batches)
-                loss = training_step(model, optimizer, batch, step, config, history)
-                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-                bar.update()
-    return history
+    return TrainState(model, optimizer, config, batches)
 
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
+def _prepared(model: nn.Module, config: TrainConfig) -> nn.Module:
+    """The model as the steps call it: fast or compiled, averaging; same weights."""
+    device, (_, world) = next(model.parameters()).device, rank_and_world()
+    sharded = hasattr(model, "set_requires_gradient_sync")
+    if device.type == "cpu" and config.precision == "fp32" and not config.compile:
+        use_onednn(model)
+    if config.compile:
+        model = torch.compile(model)
+    return DistributedDataParallel(model) if world > 1 and not sharded else model
 
 
-def save_checkpoint(
-    path: str | Path, model: nn.Module, optimizer, step: int, **extra
-) -> None:
-    """Write all that a run needs to go on into the folder `path`, replacing the last.
-
-    One safetensors file: weights, optimizer state, step and `extra` (tensors, and what
-    JSON can hold). It is written under another name and then renamed, so a killed run
-    leaves the old checkpoint or the new one, never half of one.
-    """
-    tensors = {f"model.{name}": t for name, t in _named_tensors(model).items()}
-
-    def by_name(value) -> dict[str, str]:  # what JSON cannot hold
-        _require(isinstance(value, Tensor), f"extra: {value!r} is no tensor, nor JSON")
-        tensors[name := f"other.{len(tensors)}"] = value
-        return {"$tensor": name}
-
-    values = {"step": step, "optimizer": optimizer.state_dict(), "extra": extra}
-    metadata = {"values": json.dumps(values, default=by_name)}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    Path(path).mkdir(parents=True, exist_ok=True)
-    part = Path(path) / f"{CHECKPOINT_FILE}.part"
-    save_file(tensors, part, metadata)
-    part.replace(Path(path) / CHECKPOINT_FILE)
+def _due(state: TrainState, first: int, stop) -> tuple[bool, bool, bool]:
+    """Before the next step: whether to save, to evaluate, to end."""
+    step, config = state.step, state.config
+    last = step == config.steps
+    end = last or _told_to_stop(stop, state)
+    saving = step > first and (end or step % config.checkpoint_every == 0)
+    return saving, last or not end and step % config.eval_every == 0, end
 
 
-def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters (a tied one once) and buffers by name."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+def _told_to_stop(stop: Callable[[], bool] | None, state: TrainState) -> bool:
+    """Whether to end early; several processes ask each other, every log_every steps."""
+    if stop is None or rank_and_world()[1] == 1:
+        return stop is not None and stop()
+    if state.step % state.config.log_every:
+        return False
+    asked = torch.tensor(float(stop()), device=next(state.model.parameters()).device)
+    dist.all_reduce(asked)
+    return asked.item() > 0
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """{"model": {name: tensor}, "step", "optimizer", "extra"}; it cannot run code."""
-    file = Path(path) / CHECKPOINT_FILE
-    _require(file.exists(), f"path={str(path)!r} holds no {CHECKPOINT_FILE}")
-    try:
-        with safe_open(file, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-            text = opened.metadata()["values"]
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"path={str(file)!r} is not a checkpoint: {error}") from None
-    weights = {n[6:]: t for n, t in tensors.items() if n.startswith("model.")}
-    plug_in = lambda d: tensors[d["$tensor"]] if "$tensor" in d else d  # noqa: E731
-    return json.loads(text, object_hook=plug_in) | {"model": weights}
+def _read_back(state: TrainState, bar: tqdm, report: Callable | None) -> None:
+    """Move the losses of the last steps from the device into the history."""
+    if not state.pending:
+        return
+    rows = torch.stack([torch.stack(pair) for pair in state.pending])  # (k, 2)
+    state.pending.clear()
+    if rank_and_world()[1] > 1:  # norms are equal in all processes, losses are not
+        dist.all_reduce(rows)
+        rows /= dist.get_world_size()
+    losses, norms = rows.T.tolist()  # here, and only here, the device is waited for
+    state.history.add(losses, norms)
+    bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
+    if report is not None:
+        row = {"step": state.step, "train_loss": sum(losses) / len(losses)}
+        row |= {"grad_norm": norms[-1], "skipped": len(state.history.skipped)}
+        report(row | {"lr": state.config.learning_rate(state.step - 1)})
 
 
-def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None) -> int:
-    """Fill `model`, and `optimizer` if given, from a checkpoint; returns its step.
-
-    ValueError, before anything is changed, when the weights have other names or shapes.
-    """
-    saved, own = read_checkpoint(path), _named_tensors(model)
-    there, here = ({(n, *t.shape) for n, t in w.items()} for w in (saved["model"], own))
-    what = f"path={str(path)!r} is of another model; names and shapes that differ:"
-    _require(there == here, f"{what} {sorted(there ^ here)[:2]}")
-    if optimizer is not None:
-        state = {int(i): values for i, values in saved["optimizer"]["state"].items()}
-        optimizer.load_state_dict(saved["optimizer"] | {"state": state})
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(saved["model"][name])
-    return saved["step"]
+def _hold_out(state: TrainState, tokens, T: int, store, report) -> None:
+    """Evaluate on held-out tokens; keep the best weights if the run is to."""
+    config, history = state.config, state.history
+    loss = evaluate(
+        state.model, tokens, context_length=T, precision=config.precision, shared=True
+    )
+    history.val_steps.append(state.step)
+    history.val_loss.append(loss)
+    if config.keep_best and loss == min(history.val_loss):
+        store.save_best(state)
+    if report is not None:
+        report({"step": state.step, "val_loss": loss})
 
 
-def _save(path, model, optimizer, step, config, batches, history) -> None:
-    """A checkpoint that also holds what the next batches and dropouts depend on."""
-    run = {"config": asdict(config), "history": asdict(history)}
-    run |= {"batches": batches.get_state(), "dropout": _dropout(model).get_rng_state()}
-    save_checkpoint(path, model, optimizer, step, **run)
-
-
-def _resume(path, model, optimizer, config, batches, history) -> int:
-    """Put a run back to where `_save` was called; returns the steps already done."""
-    extra, now = read_checkpoint(path)["extra"], json.dumps(asdict(config))
-    then = json.dumps(extra.get("config"))
-    what = f"checkpoint={str(path)!r} was made with another config"
-    _require(then == now, f"{what}: use that ({then}), or another folder")
-    batches.set_state(extra["batches"])
-    _dropout(model).set_rng_state(extra["dropout"])
-    vars(history).update(extra["history"])
-    return load_checkpoint(path, model, optimizer)
-
-
-def _dropout(model: nn.Module):
-    """Where the model's device keeps the state of PyTorch's own random numbers."""
-    device = next(model.parameters()).device
-    return torch if device.type == "cpu" else torch.get_device_module(device)
-
-
-def average_gradients(model: nn.Module, loss: float) -> float:
-    """Replace each gradient by its mean over all processes; returns the mean loss.
+def average_gradients(model: nn.Module) -> None:
+    """Replace each gradient by its mean over all processes: the plain way, one message
+    for each parameter. DistributedDataParallel does the same in fewer, and earlier.
 
     The processes must hold equal shares of the batch: then this is the whole batch's
     gradient, and equal weights stay equal.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    mean = torch.tensor(loss, device=gradients[0].device)
-    for tensor in [*gradients, mean]:
-        dist.all_reduce(tensor)  # the sum over the processes, in each of them
-        tensor /= dist.get_world_size()
-    return mean.item()
+    for p in model.parameters():
+        if p.grad is not None:
+            dist.all_reduce(p.grad)  # the sum over the processes, in each of them
+            p.grad /= dist.get_world_size()

@@ -10,7 +10,7 @@ import operator
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,7 @@ def split_documents(text: str) -> list[str]:
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, (int, np.integer)):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be an integer")
     if value < least:
         raise ValueError(f"{name}={value} must be at least {least}")
@@ -266,8 +266,16 @@ def _require_window(tokens, context_length: int) -> None:
 
 
 def _take(tokens, starts: np.ndarray, context_length: int) -> Tensor:
-    places = starts.reshape(-1, 1) + np.arange(context_length + 1)  # (B, T + 1)
-    return torch.from_numpy(np.asarray(tokens)[places].astype(np.int64))
+    """The windows that begin at `starts`, (B, T + 1) int64; nothing else is read."""
+    if isinstance(tokens, Sequence):  # a list, a range
+        picked = np.array([tokens[i : i + context_length + 1] for i in starts.tolist()])
+    else:  # an array, a token file
+        places = starts.reshape(-1, 1) + np.arange(context_length + 1)  # (B, T + 1)
+        picked = np.asarray(tokens[places])
+    if picked.ndim != 2 or picked.dtype.kind not in "iu":
+        shape, kind = picked.shape[2:], picked.dtype
+        raise TypeError(f"tokens must be one row of integers, got {kind} {shape or ''}")
+    return torch.from_numpy(picked.astype(np.int64))
 
 
 def get_batch(
@@ -277,16 +285,20 @@ def get_batch(
     *,
     generator: torch.Generator | None = None,
     device: str | torch.device = "cpu",
+    rank: int = 0,
+    world: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Windows from random places: inputs x and targets y, (B, T) int64 each.
 
     y[b, t] is the token that follows x[b, t]. `tokens` is (n,): a list, an array or a
-    token file; only the windows drawn are read from it.
+    token file; only the windows drawn are read from it. Of `world` processes that share
+    a batch (chapter 6), each draws the same places and reads every world-th of them,
+    beginning with number `rank`: B is then batch_size / world.
     """
     _require_at_least("batch_size", batch_size, 1)
     _require_window(tokens, context_length)
     n_starts = len(tokens) - context_length
-    starts = torch.randint(n_starts, (batch_size, 1), generator=generator)
+    starts = torch.randint(n_starts, (batch_size,), generator=generator)[rank::world]
     picked = _take(tokens, starts.numpy(), context_length).to(device)  # (B, T + 1)
     return picked[:, :-1], picked[:, 1:]
 

@@ -1,4 +1,4 @@
-"""The command lines: a corpus becomes a model folder, and a model folder speaks."""
+"""The command lines, but for tools/pretrain.py: a model folder speaks, texts are plain."""
 
 import re
 import runpy
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -29,103 +28,6 @@ def tool(monkeypatch, capsys):
         return exit_.value.code, *capsys.readouterr()
 
     return run
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    tales = (ROOT / "data" / "tales.txt").read_text("utf-8").split("\n\n")[:30]
-    path = tmp_path_factory.mktemp("corpus") / "few.txt"
-    path.write_text("\n\n".join(tales), "utf-8")
-    return path
-
-
-TINY = (
-    "--vocab-size 300 --context-length 32 --d-model 16 --layers 1 --heads 2 --steps 6"
-)
-
-
-def test_pretrain_turns_a_corpus_into_a_folder_and_resumes(tool, corpus, tmp_path):
-    out = tmp_path / "model"
-    status, said, _ = tool("pretrain", corpus, "--out", out, *TINY.split())
-    assert status == 0
-    stated = float(re.search(r"([\d.]+) bits per byte", said)[1])
-    card = (out / "README.md").read_text("utf-8")
-    assert f"**{stated:.3f} bits per byte**" in card and card.count("### Sample") == 3
-    model = from_pretrained(out)
-    assert model.config.d_model == 16
-    assert BPETokenizer.load(out / "tokenizer.json").n_vocab == 300
-    weights = (out / "model.safetensors").read_bytes()
-    (out / "model.safetensors").unlink()
-    status, _, progress = tool("pretrain", corpus, "--out", out, *TINY.split())
-    assert status == 0 and (out / "model.safetensors").read_bytes() == weights
-    assert "6/6" in progress  # the bar started where the run had ended
-
-
-def test_pretrain_reads_what_prepare_has_written(tool, corpus, tmp_path):
-    prepared, out = tmp_path / "prepared", tmp_path / "model"
-    sizes = ["--vocab-size", "300", "--workers", "1", "--val-fraction", "0.2"]
-    assert tool("prepare", corpus, "--out", prepared, *sizes)[0] == 0
-    more = ["--val-tokens", "1000", *TINY.split()]
-    status, said, _ = tool("pretrain", prepared, "--out", out, *more)
-    assert status == 0 and "on 1,000 held-out tokens" in said
-    tokenizer = BPETokenizer.load(prepared / "tokenizer.json")
-    assert BPETokenizer.load(out / "tokenizer.json").merges == tokenizer.merges
-    model, tokens = from_pretrained(out), np.load(prepared / "val.npy")[:1000]
-    text = tokenizer.decode_bytes(int(i) for i in tokens).replace(END.encode(), b"")
-    losses = []
-    for start in range(0, 999, 32):  # every token once, given those of its window
-        window = torch.tensor(tokens[start : start + 33].astype(np.int64))
-        with torch.no_grad():
-            logits = model(window[None, :-1])[0]
-        losses.append(
-            torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum")
-        )
-    bits = sum(losses).item() / np.log(2) / len(text)
-    assert float(re.search(r"([\d.]+) bits per byte", said)[1]) == pytest.approx(
-        bits, abs=2e-3
-    )
-    (prepared / "train.npy").unlink()
-    status, _, said = tool("pretrain", prepared, "--out", tmp_path / "b", *TINY.split())
-    assert status == 2 and "train.npy" in said
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (["--steps", "7"], "another config"),
-        (["--d-model", "15"], "n_heads=2"),
-        (["--vocab-size", "100"], "vocab_size=100"),
-        (["--val-fraction", "2"], "val_fraction=2.0"),
-        (["--context-length", "90000"], "context_length=90000"),
-    ],
-)
-def test_pretrain_says_what_is_wrong(tool, corpus, tmp_path, change, message):
-    out = tmp_path / "model"
-    if change[0] == "--steps":
-        assert tool("pretrain", corpus, "--out", out, *TINY.split())[0] == 0
-    arguments = [*TINY.split(), *change]
-    status, _, said = tool("pretrain", corpus, "--out", out, *arguments)
-    assert status == 2 and message in said.splitlines()[-1]
-
-
-@pytest.mark.parametrize("change", ["corpus", "--dropout", "--init-scale"])
-def test_pretrain_does_not_go_on_with_what_another_run_began(
-    tool, corpus, tmp_path, change
-):
-    out, other = tmp_path / "model", tmp_path / "other.txt"
-    assert tool("pretrain", corpus, "--out", out, *TINY.split())[0] == 0
-    kept = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
-    text = corpus.read_text("utf-8").replace("the", "thy")
-    other.write_text(text if change == "corpus" else corpus.read_text("utf-8"), "utf-8")
-    more = [] if change == "corpus" else [change, "0.5"]
-    status, _, said = tool("pretrain", other, "--out", out, *TINY.split(), *more)
-    assert status == 2 and "use another --out" in said
-    assert kept == {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
-
-
-def test_pretrain_names_a_corpus_that_is_missing(tool, tmp_path):
-    status, _, said = tool("pretrain", tmp_path / "none.txt", "--out", tmp_path / "m")
-    assert status == 2 and "none.txt" in said
 
 
 def test_generate_speaks_as_a_command():

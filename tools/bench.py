@@ -2,9 +2,18 @@
 
     python tools/bench.py bpe data/corpora/shakespeare.jsonl --vocab-size 4096 16384
     python tools/bench.py dedup
+    python tools/bench.py step --nanogpt ../nanoGPT     # a training step
+    python tools/bench.py ladder                        # what made it fast
+    python tools/bench.py train --text shakespeare.txt  # learning, in equal time
+    python tools/bench.py speedrun --recipe mine.py     # the public challenge
 
-Each figure is the median of several rounds in which both sides take turns, with the
-smallest and the largest ratio beside it: machines are noisy, ratios less so.
+Each time is the median of several rounds in which both sides take turns, with the
+smallest and the largest ratio beside it: machines are noisy, ratios less so. Every
+report ends with a line NAME RATIO. For steps it is a ratio of speeds, ours over theirs
+(LADDER: last rung over first); for all others of times or of bits per byte, where less
+is better.
+
+Exit status: 0 done, 2 an error, said in one line.
 """
 
 import argparse
@@ -18,30 +27,66 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import solutions  # noqa: F401  before torch, so that its idle threads sleep
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when not a script
+from race import bench_speedrun, bench_train  # noqa: E402
+from steps import SIZES, bench_ladder, bench_step  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("what", choices=["bpe", "dedup"])
-    p.add_argument("corpus", nargs="?", default=str(ROOT / "data" / "tales.txt"))
+    commands = p.add_subparsers(dest="what", required=True, metavar="what")
+    for add in (add_texts, add_steps, add_races):
+        add(commands)
+    return p.parse_args()
+
+
+def add_texts(commands) -> None:
+    corpus = str(ROOT / "data" / "tales.txt")
+    p = commands.add_parser("bpe", help="train_bpe and encoding against the peers'")
+    p.add_argument("corpus", nargs="?", default=corpus)
     p.add_argument("--vocab-size", type=int, nargs="+", default=[4096])
     p.add_argument("--mb", type=float, help="repeat the corpus up to this size")
-    p.add_argument(
-        "--perturb",
-        type=float,
-        default=0.0,
-        help="share of the words of the repeated text to exchange",
-    )
-    p.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        help="processes in which train_bpe's pre-tokens are counted",
-    )
-    p.add_argument("--documents", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    p.add_argument("--perturb", type=float, default=0.0,
+                   help="share of the words to exchange in repetitions")  # fmt: skip
+    p.add_argument("--processes", type=int, default=1,
+                   help="in which train_bpe's pre-tokens are counted")  # fmt: skip
     p.add_argument("--rounds", type=int, default=5)
-    return p.parse_args()
+    p = commands.add_parser("dedup", help="deduplicate against datasketch")
+    p.add_argument("corpus", nargs="?", default=corpus)
+    p.add_argument("--documents", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    p.add_argument("--rounds", type=int, default=3)
+
+
+def add_steps(commands) -> None:
+    nanogpt = {"metavar": "PATH", "help": "the folder of a clone of nanoGPT"}
+    p = commands.add_parser("step", help="a training step against nanoGPT's")
+    p.add_argument("--nanogpt", **nanogpt)
+    p.add_argument("--sizes", nargs="+", default=["1M", "10M", "124M"], choices=SIZES)
+    p.add_argument("--rounds", type=int, default=15)
+    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
+                   help="bf16: also ours in bfloat16")  # fmt: skip
+    p.add_argument("--compile", action="store_true", help="also ours, compiled")
+    p = commands.add_parser("ladder", help="a training step, rung by rung")
+    p.add_argument("--nanogpt", **nanogpt)
+    p.add_argument("--sizes", nargs="+", default=["1M", "10M"], choices=SIZES)
+    p.add_argument("--rounds", type=int, default=15)
+    p.add_argument("--csv", default=str(ROOT / "data" / "studies" / "ladder.csv"))
+
+
+def add_races(commands) -> None:
+    p = commands.add_parser("train", help="the course's recipe against the plain one")
+    p.add_argument("--text", required=True, metavar="FILE")
+    p.add_argument("--steps", type=int, default=2000, help="of the plain recipe")
+    p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    p = commands.add_parser("speedrun", help="the public challenge, on the tales")
+    p.add_argument("--text", metavar="FILE", default=str(ROOT / "data" / "tales.txt"))
+    p.add_argument("--recipe", metavar="FILE", help="your own; see tools/race.py")
+    p.add_argument("--seconds", type=float, default=300.0)
+    p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
 
 
 def documents_of(path: str, mb: float | None = None, share: float = 0) -> list[str]:
@@ -74,8 +119,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(name: str, rounds: int, ours: Callable, peer: Callable) -> None:
-    """Print our time, the peer's, and ours / peer's over `rounds` rounds."""
+def compare(name: str, rounds: int, ours: Callable, peer: Callable) -> float:
+    """Print our time, the peer's, and ours / peer's; the latter's median."""
     times = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
     ratios = sorted(a / b for a, b in times)
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
@@ -84,6 +129,7 @@ def compare(name: str, rounds: int, ours: Callable, peer: Callable) -> None:
         f"{statistics.median(ratios):5.2f}  ({ratios[0]:.2f} .. {ratios[-1]:.2f})",
         flush=True,
     )
+    return statistics.median(ratios)
 
 
 def hugging_face_training(documents: list[str], vocab_size: int) -> Callable:
@@ -131,8 +177,9 @@ def bench_bpe(args: argparse.Namespace) -> None:
     documents = documents_of(args.corpus, args.mb, args.perturb)
     size = sum(len(d.encode("utf-8")) for d in documents) / 1e6
     print(f"{args.corpus}: {len(documents):,} documents, {size:.1f} MB")
+    training = {}
     for vocab_size in args.vocab_size:
-        compare(
+        training[vocab_size] = compare(
             f"train {vocab_size:,} tokens / tokenizers' trainer",
             args.rounds,
             our_training(documents, vocab_size, args.processes),
@@ -153,6 +200,7 @@ def bench_bpe(args: argparse.Namespace) -> None:
     )
     for vocab_size in args.vocab_size:
         bench_encoding(args, documents, vocab_size)
+    print(f"BPE {training[max(training)]:.3f}", flush=True)
 
 
 def bench_encoding(args: argparse.Namespace, documents: list[str], size: int) -> None:
@@ -180,48 +228,63 @@ def bench_encoding(args: argparse.Namespace, documents: list[str], size: int) ->
         )
 
 
-def bench_dedup(args: argparse.Namespace) -> None:
-    """deduplicate against datasketch's MinHash LSH, and how its time grows."""
+def with_copies(sentences: list[str], n: int, draw: random.Random) -> list[str]:
+    """n documents of eight sentences; after every tenth an edited copy of it."""
+    made = [". ".join(draw.choices(sentences, k=8)) for _ in range(n)]
+    for i in range(0, n - 1, 10):
+        words = made[i].split(" ")
+        words[draw.randrange(len(words))] = "changed"
+        made[i + 1] = " ".join(words)
+    return made
+
+
+def datasketch_deduplication(texts: list[str]) -> None:
     from datasketch import MinHash, MinHashLSH
 
+    index = MinHashLSH(threshold=0.8, num_perm=120)
+    for i, text in enumerate(texts):
+        signature = MinHash(num_perm=120)
+        t = " ".join(text.lower().split())
+        signature.update_batch([t[j : j + 9].encode() for j in range(len(t) - 8)])
+        if not index.query(signature):
+            index.insert(i, signature)
+
+
+def bench_dedup(args: argparse.Namespace) -> None:
+    """deduplicate against datasketch's MinHash LSH, and how its time grows."""
     from solutions.text_data import deduplicate
 
     draw = random.Random(0)
     sentences = " ".join(documents_of(args.corpus)).replace('"', "").split(". ")
-
-    def documents(n: int) -> list[str]:
-        made = [". ".join(draw.choices(sentences, k=8)) for _ in range(n)]
-        for i in range(0, n - 1, 10):  # every tenth has an edited copy after it
-            words = made[i].split(" ")
-            words[draw.randrange(len(words))] = "changed"
-            made[i + 1] = " ".join(words)
-        return made
-
-    def peer(texts: list[str]) -> None:
-        index = MinHashLSH(threshold=0.8, num_perm=120)
-        for i, text in enumerate(texts):
-            signature = MinHash(num_perm=120)
-            t = " ".join(text.lower().split())
-            signature.update_batch([t[j : j + 9].encode() for j in range(len(t) - 8)])
-            if not index.query(signature):
-                index.insert(i, signature)
-
+    compared = {}
     for n in args.documents:
-        texts = documents(n)
+        texts = with_copies(sentences, n, draw)
         took = seconds(lambda t=texts: deduplicate(t))
         print(f"deduplicate {n:>7,} texts: {took:8.2f} s, {took / n * 1e3:.2f} ms each")
         if n <= 10_000:
-            compare(
+            compared[n] = compare(
                 f"deduplicate {n:,} / datasketch",
-                min(args.rounds, 3),
+                args.rounds,
                 lambda t=texts: deduplicate(t),
-                lambda t=texts: peer(t),
+                lambda t=texts: datasketch_deduplication(t),
             )
+    if compared:
+        print(f"DEDUP {compared[max(compared)]:.3f}", flush=True)
+
+
+BENCHES = {
+    "bpe": bench_bpe, "dedup": bench_dedup, "step": bench_step, "ladder": bench_ladder,
+    "train": bench_train, "speedrun": bench_speedrun,
+}  # fmt: skip
 
 
 def main() -> int:
     args = options()
-    {"bpe": bench_bpe, "dedup": bench_dedup}[args.what](args)
+    try:
+        BENCHES[args.what](args)
+    except (ValueError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

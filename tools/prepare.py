@@ -6,8 +6,9 @@ The corpus is text (blank lines between documents) or JSON lines with a "text" e
 The work is cut into shards by place in the file, so memory does not grow with the
 corpus, and the result does not depend on the number of workers. Every finished piece is
 a file that appears whole under its name: started again after a crash, the tool does
-only the rest. Result: tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens)
-and prepare.json. tools/pretrain.py takes the folder as its corpus.
+only the rest. Result: tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens;
+with --tokens-per-shard several files each, which tools/shards.py reads as one row) and
+prepare.json. tools/pretrain.py takes the folder as its corpus.
 """
 
 import argparse
@@ -41,6 +42,9 @@ from solutions.text_data import (
     write_tokens,
 )
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when not a script
+from shards import TokenShards, shard_name  # noqa: E402
+
 END = "<|endoftext|>"
 
 
@@ -56,11 +60,15 @@ def options() -> argparse.Namespace:
     p.add_argument(
         "--tokenizer-mb", type=float, default=100.0, help="text it learns from"
     )
+    p.add_argument(
+        "--tokens-per-shard", type=int, default=0, help="cut the token files; 0: do not"
+    )
     p.add_argument("--workers", type=int, default=os.cpu_count())
     args = p.parse_args()
     checks = [
         ("shard-mb", args.shard_mb > 0, "above 0"),
         ("tokenizer-mb", args.tokenizer_mb > 0, "above 0"),
+        ("tokens-per-shard", args.tokens_per_shard >= 0, "at least 0"),
         ("workers", args.workers >= 1, "at least 1"),
         ("val-fraction", 0 < args.val_fraction < 1, "above 0 and below 1"),
         ("threshold", 0 < args.threshold <= 1, "above 0 and at most 1"),
@@ -306,32 +314,39 @@ def train_tokenizer(work: Path, first: list[int], args, pool) -> Path:
     return path
 
 
-def join(work: Path, out: Path, side: str, n_shards: int) -> int:
-    """One token file of all the shards' files; returns the number of tokens."""
+def join(work: Path, out: Path, side: str, n_shards: int, limit: int) -> int:
+    """Token files of all the shards' files, of at most `limit` tokens each, or one file
+    if that is 0; returns the number of tokens."""
     files = [work / f"{side}-{i:06}.npy" for i in range(n_shards)]
     files = [f for f in files if f.exists()]
     if not files:
         raise ValueError(
             f"no document fell to the side {side!r}; change --val-fraction"
         )
-    dtype = np.result_type(*(read_tokens(f).dtype for f in files))
-    total = sum(len(read_tokens(f)) for f in files)
-    about = {"descr": dtype.str, "fortran_order": False, "shape": (total,)}
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as joined:  # a memory map would hold the whole file
-            np.lib.format.write_array_header_1_0(joined, about)
-            for f in files:
-                joined.write(np.load(f).astype(dtype).tobytes())
-
-    whole(out / f"{side}.npy", write)
+    tokens = TokenShards([read_tokens(f) for f in files])
+    total = len(tokens)
+    for i, start in enumerate(range(0, total, limit or total)):
+        end = min(start + (limit or total), total)
+        name = shard_name(side, i) if limit else f"{side}.npy"
+        whole(out / name, partial(copy_tokens, tokens, start, end))
     return total
+
+
+def copy_tokens(tokens: TokenShards, start: int, end: int, path: Path) -> None:
+    """Write tokens[start:end] as a token file, a piece at a time."""
+    about = {"descr": tokens.dtype.str, "fortran_order": False, "shape": (end - start,)}
+    with open(path, "wb") as file:  # a memory map would hold the whole file
+        np.lib.format.write_array_header_1_0(file, about)
+        for place in range(start, end, 1 << 22):
+            file.write(tokens[place : min(place + (1 << 22), end)].tobytes())
 
 
 def settings(args) -> dict:
     """What the result depends on: all options but the number of workers."""
     stat = args.corpus.stat()
     chosen = {k: v for k, v in vars(args).items() if k not in ("workers", "out")}
+    if not args.tokens_per_shard:  # so that it was before there was such an option
+        del chosen["tokens_per_shard"]
     return chosen | {"corpus": str(args.corpus), "size": stat.st_size}
 
 
@@ -377,7 +392,9 @@ def deduplicate_shards(args, work: Path, shards: list, pool) -> list[int]:
 def finish(args, work: Path, first: list[int], size: int) -> None:
     """Join the shards, write what was done, remove the intermediate files."""
     n_shards = len(first) - 1
-    tokens = {side: join(work, args.out, side, n_shards) for side in ("train", "val")}
+    limit, tokens = args.tokens_per_shard, {}
+    for side in ("train", "val"):
+        tokens[side] = join(work, args.out, side, n_shards, limit)
     shutil.copyfile(work / "tokenizer.json", args.out / "tokenizer.json")
     gone = len(np.load(work / "dropped.npy"))
     summary = {

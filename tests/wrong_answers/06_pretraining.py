@@ -36,6 +36,67 @@ def smoothed_cross_entropy(logits, targets, s):
 """,
     ],
     "6.2": [
+        # decay in the gradient, as in Adam
+        """
+def adamw_step(w, g, state, lr, betas=(0.9, 0.95), eps=1e-8, decay=0.1):
+    if not state:
+        state.update(t=0, m=torch.zeros_like(w), v=torch.zeros_like(w))
+    state["t"] += 1
+    g = g + decay * w
+    state["m"] = betas[0] * state["m"] + (1 - betas[0]) * g
+    state["v"] = betas[1] * state["v"] + (1 - betas[1]) * g**2
+    m_hat = state["m"] / (1 - betas[0] ** state["t"])
+    v_hat = state["v"] / (1 - betas[1] ** state["t"])
+    w.sub_(lr * m_hat / (v_hat.sqrt() + eps))
+""",
+        # no correction for starting at 0
+        """
+def adamw_step(w, g, state, lr, betas=(0.9, 0.95), eps=1e-8, decay=0.1):
+    if not state:
+        state.update(m=torch.zeros_like(w), v=torch.zeros_like(w))
+    state["m"] = betas[0] * state["m"] + (1 - betas[0]) * g
+    state["v"] = betas[1] * state["v"] + (1 - betas[1]) * g**2
+    w.mul_(1 - lr * decay)
+    w.sub_(lr * state["m"] / (state["v"].sqrt() + eps))
+""",
+        # nothing is remembered: every step is a first one
+        """
+def adamw_step(w, g, state, lr, betas=(0.9, 0.95), eps=1e-8, decay=0.1):
+    w.mul_(1 - lr * decay)
+    w.sub_(lr * g / (g.abs() + eps))
+""",
+        # the count of steps never grows
+        """
+def adamw_step(w, g, state, lr, betas=(0.9, 0.95), eps=1e-8, decay=0.1):
+    if not state:
+        state.update(m=torch.zeros_like(w), v=torch.zeros_like(w))
+    state["m"] = betas[0] * state["m"] + (1 - betas[0]) * g
+    state["v"] = betas[1] * state["v"] + (1 - betas[1]) * g**2
+    m_hat, v_hat = state["m"] / (1 - betas[0]), state["v"] / (1 - betas[1])
+    w.mul_(1 - lr * decay)
+    w.sub_(lr * m_hat / (v_hat.sqrt() + eps))
+""",
+        # decay without the rate
+        """
+def adamw_step(w, g, state, lr, betas=(0.9, 0.95), eps=1e-8, decay=0.1):
+    if not state:
+        state.update(t=0, m=torch.zeros_like(w), v=torch.zeros_like(w))
+    state["t"] += 1
+    state["m"] = betas[0] * state["m"] + (1 - betas[0]) * g
+    state["v"] = betas[1] * state["v"] + (1 - betas[1]) * g**2
+    m_hat = state["m"] / (1 - betas[0] ** state["t"])
+    v_hat = state["v"] / (1 - betas[1] ** state["t"])
+    w.mul_(1 - decay)
+    w.sub_(lr * m_hat / (v_hat.sqrt() + eps))
+""",
+        # a new tensor, not the caller's
+        """
+def adamw_step(w, g, state, lr, betas=(0.9, 0.95), eps=1e-8, decay=0.1):
+    w = w * (1 - lr * decay)
+    w = w - lr * g.sign()
+""",
+    ],
+    "6.3": [
         # plain momentum
         """
 def nesterov_step(w, g, u, lr, beta):
@@ -73,7 +134,54 @@ def nesterov_step(w, g, u, lr, beta):
     w.sub_(lr * g.add_(beta * u))
 """,
     ],
-    "6.3": [
+    "6.4": [
+        # each tensor on its own
+        """
+def clip(parameters, max_norm):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    length = math.sqrt(sum(g.pow(2).sum().item() for g in grads))
+    for g in grads:
+        g.mul_(min(1.0, max_norm / g.norm().item()))
+    return length
+""",
+        # lengthens short gradients too
+        """
+def clip(parameters, max_norm):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    length = math.sqrt(sum(g.pow(2).sum().item() for g in grads))
+    for g in grads:
+        g.mul_(max_norm / length)
+    return length
+""",
+        # each number on its own: the direction changes
+        """
+def clip(parameters, max_norm):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    length = math.sqrt(sum(g.pow(2).sum().item() for g in grads))
+    for g in grads:
+        g.clamp_(-max_norm, max_norm)
+    return length
+""",
+        # the sum of the lengths
+        """
+def clip(parameters, max_norm):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    length = sum(g.norm().item() for g in grads)
+    for g in grads:
+        g.mul_(min(1.0, max_norm / length))
+    return length
+""",
+        # the length afterwards
+        """
+def clip(parameters, max_norm):
+    grads = [p.grad for p in parameters if p.grad is not None]
+    length = math.sqrt(sum(g.pow(2).sum().item() for g in grads))
+    for g in grads:
+        g.mul_(min(1.0, max_norm / length))
+    return min(length, max_norm)
+""",
+    ],
+    "6.5": [
         # starts at 0
         """
 def wsd_schedule(step, *, max_lr, warmup_steps, decay_steps, total_steps):
@@ -104,7 +212,97 @@ def wsd_schedule(step, *, max_lr, warmup_steps, decay_steps, total_steps):
     return max_lr * min(1.0, max(0, total_steps - step) / decay_steps)
 """,
     ],
-    "6.4": [
+    "6.6": [
+        # gradients are never forgotten
+        """
+def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
+    optimizer, losses = AdamW(parameter_groups(model, weight_decay)), []
+    for step, (x, y) in enumerate(batches):
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        clip_gradients(model.parameters(), max_norm)
+        for group in optimizer.param_groups:
+            group['lr'] = rates[step]
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+""",
+        # not clipped
+        """
+def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
+    optimizer, losses = AdamW(parameter_groups(model, weight_decay)), []
+    for step, (x, y) in enumerate(batches):
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        for group in optimizer.param_groups:
+            group['lr'] = rates[step]
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+""",
+        # clipped before they are there
+        """
+def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
+    optimizer, losses = AdamW(parameter_groups(model, weight_decay)), []
+    for step, (x, y) in enumerate(batches):
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        for group in optimizer.param_groups:
+            group['lr'] = rates[step]
+        optimizer.step()
+        clip_gradients(model.parameters(), max_norm)
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+""",
+        # the rate is set too late
+        """
+def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
+    optimizer, losses = AdamW(parameter_groups(model, weight_decay)), []
+    for step, (x, y) in enumerate(batches):
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        clip_gradients(model.parameters(), max_norm)
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group['lr'] = rates[step]
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+""",
+        # every vector decays as well
+        """
+def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
+    optimizer, losses = AdamW(model.parameters(), weight_decay=weight_decay), []
+    for step, (x, y) in enumerate(batches):
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        clip_gradients(model.parameters(), max_norm)
+        for group in optimizer.param_groups:
+            group['lr'] = rates[step]
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+""",
+        # the loss after the step
+        """
+def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
+    optimizer, losses = AdamW(parameter_groups(model, weight_decay)), []
+    for step, (x, y) in enumerate(batches):
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        clip_gradients(model.parameters(), max_norm)
+        for group in optimizer.param_groups:
+            group['lr'] = rates[step]
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(cross_entropy(model(x), y).item())
+    return losses
+""",
+    ],
+    "6.7": [
         # the forward pass alone
         """
 def chinchilla(flops):

@@ -1,0 +1,362 @@
+"""Checkpoints: all that a run's future depends on, in a file that cannot run code.
+
+Tensors as safetensors, everything else as JSON; written beside the last one, forced
+onto the disk, then renamed. Built in chapters/06_pretraining.ipynb.
+"""
+
+import json
+import math
+import os
+import warnings
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+PREVIOUS_FILE = "previous.safetensors"  # the one before, should the other be damaged
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of torch.compile and DistributedDataParallel."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        else:
+            return model
+
+
+def model_sizes(model: nn.Module) -> dict:
+    """The fields of a model's `config` dataclass; none if it has no such thing."""
+    config = getattr(plain_model(model), "config", None)
+    return asdict(config) if is_dataclass(config) else {}
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters (a tied one once) and buffers by name."""
+    model = plain_model(model)
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _to_json(value, tensors: dict[str, Tensor]):
+    """`value` with its tensors moved to `tensors`, and its types written down."""
+    if isinstance(value, Tensor):
+        name = f"other.{len(tensors)}"
+        tensors[name] = value
+        return {"$tensor": name}
+    if isinstance(value, tuple):
+        return {"$tuple": [_to_json(v, tensors) for v in value]}
+    if isinstance(value, list):
+        return [_to_json(v, tensors) for v in value]
+    if isinstance(value, dict):
+        pairs = [[k, _to_json(v, tensors)] for k, v in value.items()]
+        plain = all(isinstance(k, str) and k[:1] != "$" for k in value)
+        return dict(pairs) if plain else {"$dict": pairs}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"extra: {value!r} is no tensor, nor JSON")
+
+
+def _from_json(text: str, tensors: dict[str, Tensor]):
+    def rebuild(found: dict):  # json calls it for each {...}, the innermost first
+        if "$tensor" in found:
+            return tensors[found["$tensor"]]
+        if "$tuple" in found:
+            return tuple(found["$tuple"])
+        return dict(found["$dict"]) if "$dict" in found else found
+
+    return json.loads(text, object_hook=rebuild)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, none sharing memory with another: safetensors wants that."""
+    seen, result = set(), {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return result
+
+
+def save_checkpoint(
+    path: str | Path, model: nn.Module, optimizer, step: int, **extra
+) -> None:
+    """Write all that a run needs to go on into the folder `path`.
+
+    Weights, the model's sizes, optimizer state, step and `extra`: tensors, and lists,
+    tuples and dicts of what JSON can hold. The file is complete and on the disk before
+    it gets its name, and the one before it is kept as PREVIOUS_FILE: whenever a run is
+    killed, a whole checkpoint is there. OSError if it cannot be written.
+    """
+    tensors = {f"model.{name}": t for name, t in _named_tensors(model).items()}
+    values = {"step": step, "config": model_sizes(model), "extra": extra}
+    values["optimizer"] = optimizer.state_dict()
+    text = json.dumps(_to_json(values, tensors))
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    part, current = folder / f"{CHECKPOINT_FILE}.part", folder / CHECKPOINT_FILE
+    try:
+        save_file(_apart(tensors), part, {"values": text})
+        _force_to_disk(part)
+        if current.exists():
+            current.replace(folder / PREVIOUS_FILE)
+        part.replace(current)
+        _force_to_disk(folder)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise OSError(
+            f"path={str(path)!r}: step {step} could not be saved ({error}); "
+            "an earlier checkpoint there is kept"
+        ) from None
+
+
+def _force_to_disk(path: Path) -> None:
+    """Return when the disk holds a file, or a folder's names, and not only memory."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows cannot open folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def has_checkpoint(path: str | Path) -> bool:
+    """Whether the folder `path` holds a checkpoint, readable or not."""
+    files = Path(path) / CHECKPOINT_FILE, Path(path) / PREVIOUS_FILE
+    return any(file.exists() for file in files)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """{"model": {name: tensor}, "config", "step", "optimizer", "extra"}.
+
+    It cannot run code. A damaged file is passed over, with a warning, if the checkpoint
+    before it is whole. ValueError if there is none, or no whole one.
+    """
+    if not has_checkpoint(path):
+        raise ValueError(f"path={str(path)!r} holds no {CHECKPOINT_FILE}")
+    try:
+        return _read(Path(path) / CHECKPOINT_FILE)
+    except ValueError as error:
+        previous = Path(path) / PREVIOUS_FILE
+        if not previous.exists():
+            raise
+        saved = _read(previous)
+        warnings.warn(f"{error}; going on from step {saved['step']} in {previous.name}")
+        return saved
+
+
+def _read(file: Path) -> dict:
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            values = _from_json(opened.metadata()["values"], tensors)
+        weights = {n[6:]: t for n, t in tensors.items() if n.startswith("model.")}
+        return {k: values[k] for k in ("step", "config", "optimizer", "extra")} | {
+            "model": weights
+        }
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path={str(file)!r} is not a checkpoint: {error}") from None
+
+
+def differences(there: dict, here: dict) -> str:
+    """"n_heads 2 there, 4 here": the entries of both that are not equal; "" if none."""
+    both = [k for k in there if k in here and there[k] != here[k]]
+    return "; ".join(f"{k} {there[k]} there, {here[k]} here" for k in both)
+
+
+def restore(saved: dict, model: nn.Module, optimizer=None, *, path: str = "") -> int:
+    """load_checkpoint for what read_checkpoint has read already."""
+    own, what = _named_tensors(model), f"path={str(path)!r} is of another model"
+    there, here = ({(n, *t.shape) for n, t in w.items()} for w in (saved["model"], own))
+    if there != here:
+        names = sorted(there ^ here)[:2]
+        raise ValueError(f"{what}; names and shapes that differ: {names}")
+    sizes = model_sizes(model)
+    sizes.pop("dropout", None)
+    differing = differences(saved["config"], sizes)
+    if differing:
+        raise ValueError(f"{what}: {differing}")
+    if optimizer is not None:
+        optimizer.load_state_dict(saved["optimizer"])  # checks before it changes
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved["model"][name])
+    return saved["step"]
+
+
+def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None) -> int:
+    """Fill `model`, and `optimizer` if given, from a checkpoint; returns its step.
+
+    ValueError, before anything is changed, for a model with other names, shapes or
+    sizes (its dropout may differ) and for an optimizer with other parameter groups.
+    """
+    return restore(read_checkpoint(path), model, optimizer, path=path)
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Which of how many processes this is: 0 of 1 unless several were started."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+@dataclass
+class History:
+    """What a run leaves behind; losses in nats per token."""
+
+    train_loss: list[float] = field(default_factory=list)  # one a step
+    grad_norm: list[float] = field(default_factory=list)  # one a step, before clipping
+    val_steps: list[int] = field(default_factory=list)  # steps done at each evaluation
+    val_loss: list[float] = field(default_factory=list)  # one an evaluation
+    skipped: list[int] = field(default_factory=list)  # steps without a finite gradient
+
+    def add(self, losses: list[float], norms: list[float]) -> None:
+        """Append steps. ValueError if the last ten, or all so far, had no finite
+        gradient: such a run will not recover."""
+        start = len(self.train_loss)
+        self.train_loss += losses
+        self.grad_norm += norms
+        bad = [start + i for i, norm in enumerate(norms) if not math.isfinite(norm)]
+        self.skipped += bad
+        n = min(len(self.train_loss), 10)
+        if len(self.skipped) >= n and self.skipped[-n] == len(self.train_loss) - n:
+            loss, step = self.train_loss[self.skipped[-n]], self.skipped[-n]
+            raise ValueError(
+                f"the loss is {loss} at step {step} and no gradient since is a number: "
+                "lower max_lr or look at the data; the last checkpoint is from before"
+            )
+
+
+@dataclass
+class TrainState:
+    """All that a run's future depends on: what a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: object  # the TrainConfig
+    batches: torch.Generator  # draws the next batch
+    history: History = field(default_factory=History)
+    step: int = 0  # steps done
+    pending: list[tuple] = field(default_factory=list)  # (loss, norm) not yet read
+
+    def extra(self) -> dict:
+        """What goes into a checkpoint beside weights and optimizer. All processes call
+        it: each draws its own dropout, and has a state of random numbers to keep."""
+        states = [_dropout_state(self.model)]
+        if rank_and_world()[1] > 1:
+            states = [None] * dist.get_world_size()
+            dist.all_gather_object(states, _dropout_state(self.model))
+        return {
+            "run": asdict(self.config), "history": asdict(self.history),
+            "batches": self.batches.get_state(), "dropout": states,
+        }  # fmt: skip
+
+    def go_on_from(self, extra: dict, step: int) -> None:
+        """Put back what `extra` gave, and go on after `step` steps."""
+        self.batches.set_state(extra["batches"])
+        self.history, self.step = History(**extra["history"]), step
+        _restore_dropout(self.model, extra["dropout"], self.config.seed + step)
+
+
+def _dropout_source(model: nn.Module):
+    """Where the model's device keeps the state of PyTorch's own random numbers."""
+    device = next(model.parameters()).device
+    return torch if device.type == "cpu" else torch.get_device_module(device)
+
+
+def _dropout_state(model: nn.Module) -> dict:
+    device = next(model.parameters()).device.type
+    return {"device": device, "state": _dropout_source(model).get_rng_state()}
+
+
+def _restore_dropout(model: nn.Module, states: list[dict], seed: int) -> None:
+    """Give this process its stream again. A new process, or one on another kind of
+    device, gets a new stream, with a warning if dropout will show the difference."""
+    (rank, _), device = rank_and_world(), next(model.parameters()).device
+    if rank < len(states) and states[rank]["device"] == device.type:
+        _dropout_source(model).set_rng_state(states[rank]["state"])
+        return
+    fresh = torch.Generator(device).manual_seed(seed * 1_000_003 + rank)
+    _dropout_source(model).set_rng_state(fresh.get_state())
+    if any(m.p > 0 for m in model.modules() if isinstance(m, nn.Dropout)):
+        warnings.warn("dropout goes on with new random numbers: other device or rank")
+
+
+class CheckpointFolder:
+    """Where `train` keeps a run of one process, or of several with equal weights.
+
+    path: a folder; None keeps nothing. All processes call the methods; process 0 alone
+    reads and writes, so the folder need not be visible to the others.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = path
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint from which `load` goes on exactly."""
+        if self.path is not None:
+            extra = state.extra()
+            self._write(self.path, state, extra)
+
+    def save_best(self, state: TrainState) -> None:
+        """The weights of the lowest held-out loss so far, in the folder best/."""
+        if self.path is not None:
+            best = {"val_loss": state.history.val_loss[-1]}
+            self._write(Path(self.path) / "best", state, best)
+
+    def _write(self, path: str | Path, state: TrainState, extra: dict) -> None:
+        if rank_and_world()[0] == 0:
+            save_checkpoint(path, state.model, state.optimizer, state.step, **extra)
+
+    def load(self, state: TrainState) -> int:
+        """Put `state` back to the checkpoint there, if there is one; the steps done."""
+        found = [self._read()]
+        if rank_and_world()[1] > 1:
+            dist.broadcast_object_list(found)
+        saved = found[0]
+        if isinstance(saved, Exception):
+            raise saved
+        if saved is not None:
+            check_same_run(saved, state, self.path)
+            restore(saved, state.model, state.optimizer, path=self.path)
+            state.go_on_from(saved["extra"], saved["step"])
+        return state.step
+
+    def _read(self) -> dict | Exception | None:
+        """In process 0, what the folder holds; an error goes to the others too."""
+        if rank_and_world()[0] > 0 or self.path is None:
+            return None
+        if not has_checkpoint(self.path):
+            return None
+        try:
+            return read_checkpoint(self.path)
+        except ValueError as error:
+            return error
+
+
+_MAY_CHANGE = {"steps", "warmup_steps", "accumulation_steps", "compile", "eval_every"}
+_MAY_CHANGE |= {"checkpoint_every", "log_every", "keep_best"}
+
+
+def check_same_run(saved: dict, state: TrainState, path: str | Path) -> None:
+    """ValueError unless `saved` is an earlier part of this run, or of a longer one."""
+    where, run = f"checkpoint={str(path)!r}", saved["extra"].get("run")
+    if run is None:
+        raise ValueError(f"{where} holds no run of `train`; use another folder")
+    there = {k: v for k, v in run.items() if k not in _MAY_CHANGE} | saved["config"]
+    other = differences(there, asdict(state.config) | model_sizes(state.model))
+    if other:
+        raise ValueError(
+            f"{where} was made with another config ({other}): use another folder"
+        )
+    if saved["step"] > state.config.steps:
+        done, steps = saved["step"], state.config.steps
+        raise ValueError(f"{where} has done {done} steps already, more than {steps=}")
