@@ -37,7 +37,8 @@ PIECES = ["--accumulation", "2", "--dropout", "0"]
 
 # Runs the tool once for each entry of a list; "stop" raises a signal at a batch.
 WORKER = """
-import contextlib, io, json, os, runpy, signal, sys, torch, torch.distributed as dist
+import contextlib, gc, io, json, os, runpy, signal, sys, torch
+import torch.distributed as dist
 import solutions.generation as G, solutions.pretraining as P
 torch.set_num_threads(1)
 G.generate = lambda model, ids, *more, **settings: ids  # no samples: saves time
@@ -59,7 +60,10 @@ def run(stop, arguments):
 results = [run(*entry) for entry in json.loads(plan)]
 with open(f"{sys.argv[-1]}.{rank}", "w") as file:
     json.dump(results, file)
+gc.collect()  # FSDP's threads may otherwise end after what they belong to,
+dist.barrier()
 dist.destroy_process_group()
+os._exit(0)  # which aborts the process on its way out
 """
 
 
