@@ -1,6 +1,11 @@
-"""Checks that answer at once: `with exercise("4.2"): assert ...` under an exercise."""
+"""Two helpers of the chapters: checks that answer at once, and classes that grow.
+
+`with exercise("4.2"): assert ...` stands under an exercise; `@method_of(GPT)` above a
+function that a later cell adds to a class.
+"""
 
 import traceback
+from collections.abc import Callable
 
 
 class exercise:
@@ -38,3 +43,17 @@ class exercise:
 def _failed_line(trace) -> str:
     """The source line on which the check or the answer stopped."""
     return traceback.extract_tb(trace)[-1].line or "a line of your answer"
+
+
+def method_of(cls: type) -> Callable:
+    """Add the decorated function (or property) to `cls`, under its own name.
+
+    tools/export.py writes it into the class itself. It cannot use `super()`.
+    """
+
+    def add(member):
+        function = member.fget if isinstance(member, property) else member
+        setattr(cls, function.__name__, member)
+        return member
+
+    return add

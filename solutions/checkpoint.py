@@ -92,8 +92,9 @@ def save_checkpoint(
 
     Weights, the model's sizes, optimizer state, step and `extra`: tensors, and lists,
     tuples and dicts of what JSON can hold. The file is complete and on the disk before
-    it gets its name, and the one before it is kept as PREVIOUS_FILE: whenever a run is
-    killed, a whole checkpoint is there. OSError if it cannot be written.
+    it gets its name, and the one before it, if whole, is kept as PREVIOUS_FILE:
+    whenever a run is killed, a whole checkpoint is there. OSError if it cannot be
+    written.
     """
     tensors = {f"model.{name}": t for name, t in _named_tensors(model).items()}
     values = {"step": step, "config": model_sizes(model), "extra": extra}
@@ -105,7 +106,7 @@ def save_checkpoint(
     try:
         save_file(_apart(tensors), part, {"values": text})
         _force_to_disk(part)
-        if current.exists():
+        if _is_whole(current):
             current.replace(folder / PREVIOUS_FILE)
         part.replace(current)
         _force_to_disk(folder)
@@ -128,10 +129,19 @@ def _force_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def _is_whole(file: Path) -> bool:
+    """Whether there is a file whose header is readable and says its true length."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return "values" in (opened.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def has_checkpoint(path: str | Path) -> bool:
     """Whether the folder `path` holds a checkpoint, readable or not."""
-    files = Path(path) / CHECKPOINT_FILE, Path(path) / PREVIOUS_FILE
-    return any(file.exists() for file in files)
+    names = (CHECKPOINT_FILE, PREVIOUS_FILE)
+    return any((Path(path) / name).exists() for name in names)
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -159,9 +169,8 @@ def _read(file: Path) -> dict:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
             values = _from_json(opened.metadata()["values"], tensors)
         weights = {n[6:]: t for n, t in tensors.items() if n.startswith("model.")}
-        return {k: values[k] for k in ("step", "config", "optimizer", "extra")} | {
-            "model": weights
-        }
+        others = {k: values[k] for k in ("step", "config", "optimizer", "extra")}
+        return others | {"model": weights}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path={str(file)!r} is not a checkpoint: {error}") from None
 
@@ -250,10 +259,9 @@ class TrainState:
     def extra(self) -> dict:
         """What goes into a checkpoint beside weights and optimizer. All processes call
         it: each draws its own dropout, and has a state of random numbers to keep."""
-        states = [_dropout_state(self.model)]
-        if rank_and_world()[1] > 1:
-            states = [None] * dist.get_world_size()
-            dist.all_gather_object(states, _dropout_state(self.model))
+        states = [_dropout_state(self.model)] * rank_and_world()[1]
+        if len(states) > 1:
+            dist.all_gather_object(states, states[0])
         return {
             "run": asdict(self.config), "history": asdict(self.history),
             "batches": self.batches.get_state(), "dropout": states,
@@ -303,14 +311,13 @@ class CheckpointFolder:
     def save(self, state: TrainState) -> None:
         """Write a checkpoint from which `load` goes on exactly."""
         if self.path is not None:
-            extra = state.extra()
-            self._write(self.path, state, extra)
+            self._write(self.path, state, state.extra())
 
     def save_best(self, state: TrainState) -> None:
         """The weights of the lowest held-out loss so far, in the folder best/."""
         if self.path is not None:
-            best = {"val_loss": state.history.val_loss[-1]}
-            self._write(Path(self.path) / "best", state, best)
+            loss = state.history.val_loss[-1]
+            self._write(Path(self.path) / "best", state, {"val_loss": loss})
 
     def _write(self, path: str | Path, state: TrainState, extra: dict) -> None:
         if rank_and_world()[0] == 0:
@@ -332,9 +339,7 @@ class CheckpointFolder:
 
     def _read(self) -> dict | Exception | None:
         """In process 0, what the folder holds; an error goes to the others too."""
-        if rank_and_world()[0] > 0 or self.path is None:
-            return None
-        if not has_checkpoint(self.path):
+        if self.path is None or rank_and_world()[0] or not has_checkpoint(self.path):
             return None
         try:
             return read_checkpoint(self.path)

@@ -9,6 +9,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+# An optimizer loads this part of PyTorch, which holds on to the group of processes that
+# exists by then; a group held until the end aborts its process. So load it before.
+if torch.distributed.is_available():
+    import torch.distributed.nn
+
 
 def _require(holds: bool, message: str) -> None:
     if not holds:

@@ -1,5 +1,6 @@
 """tools/bench.py: every report with tiny settings, and recipes that break a rule."""
 
+import math
 import re
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import forwards  # noqa: E402
 import race  # noqa: E402
 import steps  # noqa: E402
 
@@ -125,6 +127,26 @@ def test_step_compares_with_nanogpt(bench, written):
         "STEP_TINY", "STEP_TINY_BF16",
     ]  # fmt: skip
     assert last_ratio(said)[1] > 0
+
+
+def test_model_compares_a_pass_with_two_peers(bench, written):
+    pytest.importorskip("transformers")
+    folder = written("model.py", NANOGPT).parent
+    status, said, _ = bench(
+        "model", "--nanogpt", folder, "--sizes", "tiny", "--rounds", 2
+    )  # fmt: skip
+    assert status == 0 and last_ratio(said)[1] > 0
+    found = re.findall(r"^MODEL_TINY_(\w+) \d+\.\d+$", said, re.M)
+    assert {"FORWARD", "FORWARD_HF", "BOTH", "BOTH_HF"} <= set(found)
+
+
+def test_all_models_of_a_pass_start_at_the_loss_of_knowing_nothing(written):
+    pytest.importorskip("transformers")
+    nanogpt = steps.load_nanogpt(str(written("model.py", NANOGPT).parent))
+    made = forwards.contenders(steps.SIZES["1M"], nanogpt)
+    made.pop("nanoGPT")  # the tests' own is another
+    losses = {name: loss().item() for name, (_, loss) in made.items()}
+    assert losses == pytest.approx(dict.fromkeys(losses, math.log(65)), abs=0.2)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--nanogpt", "no/such/folder"]])
@@ -308,4 +330,4 @@ def test_the_older_reports_end_with_a_ratio_too(bench, few, arguments, name):
 def test_the_command_line_names_its_reports():
     command = [sys.executable, str(ROOT / "tools" / "bench.py"), "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert all(name in said for name in "bpe dedup step ladder train speedrun".split())
+    assert all(name in said for name in "bpe dedup model step ladder train speedrun".split())

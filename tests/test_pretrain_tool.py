@@ -449,7 +449,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     "change, message",
     [
         (["--dropout", "0.5"], "--dropout 0.1, not 0.5"),
-        (["--init-scale", "1"], "--init-scale 2.5, not 1.0"),
+        (["--init-scale", "1"], "--init-scale 6.928, not 1.0"),
         (["--lr", "0.1", "--heads", "1"], "--heads 2, not 1, --lr 0.003, not 0.1"),
         (["other"], "another corpus"),
     ],

@@ -312,8 +312,8 @@ def test_onednns_linear_layer_equals_torchs(bias, shape):
     assert type(fast) is OneDNNLinear
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    for layer, given in zip((plain, fast), inputs):
-        layer(given).square().sum().backward()
+    for layer, each in zip((plain, fast), inputs):
+        layer(each).square().sum().backward()
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-4, atol=1e-4)
     for a, b in zip(plain.parameters(), fast.parameters()):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
@@ -612,6 +612,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     with pytest.warns(UserWarning, match="not a checkpoint.*step 16"):
         history = train(again, TOKENS, VAL, PLAN, checkpoint=tmp_path, progress=False)
     assert history == expected and torch.equal(weights(again), weights(model))
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.warns(UserWarning, match="going on from step 16"):
+        load_checkpoint(tmp_path, tiny())  # a damaged one replaced no whole one
     for name in ("checkpoint.safetensors", PREVIOUS_FILE):
         (tmp_path / name).write_bytes(b"not one")
     with pytest.raises(ValueError, match="not a checkpoint"):

@@ -30,7 +30,8 @@ from runs import read_log  # noqa: E402
 
 SIZES = (
     "--vocab-size 280 --context-length 16 --d-model 16 --layers 2 --heads 2 --steps 50 "
-    "--batch-size 8 --sample-tokens 0 --eval-every 25 --log-every 5 --val-tokens 400"
+    "--batch-size 8 --sample-tokens 0 --eval-every 25 --log-every 5 --val-tokens 400 "
+    "--init-scale 2.5"
 ).split()
 LOSSES, WEIGHTS = 1e-5, 1e-4
 PIECES = ["--accumulation", "2", "--dropout", "0"]

@@ -2,6 +2,7 @@
 
     python tools/bench.py bpe data/corpora/shakespeare.jsonl --vocab-size 4096 16384
     python tools/bench.py dedup
+    python tools/bench.py model --nanogpt ../nanoGPT    # forward and backward
     python tools/bench.py step --nanogpt ../nanoGPT     # a training step
     python tools/bench.py ladder                        # what made it fast
     python tools/bench.py train --text shakespeare.txt  # learning, in equal time
@@ -9,8 +10,8 @@
 
 Each time is the median of several rounds in which both sides take turns, with the
 smallest and the largest ratio beside it: machines are noisy, ratios less so. Every
-report ends with a line NAME RATIO. For steps it is a ratio of speeds, ours over theirs
-(LADDER: last rung over first); for all others of times or of bits per byte, where less
+report ends with a line NAME RATIO. For models and steps it is a ratio of speeds, ours
+over theirs (LADDER: last rung over first); for all others of times or of bits per byte, where less
 is better.
 
 Exit status: 0 done, 2 an error, said in one line.
@@ -30,6 +31,7 @@ from pathlib import Path
 import solutions  # noqa: F401  before torch, so that its idle threads sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when not a script
+from forwards import bench_model  # noqa: E402
 from race import bench_speedrun, bench_train  # noqa: E402
 from steps import SIZES, bench_ladder, bench_step  # noqa: E402
 
@@ -63,6 +65,10 @@ def add_texts(commands) -> None:
 
 def add_steps(commands) -> None:
     nanogpt = {"metavar": "PATH", "help": "the folder of a clone of nanoGPT"}
+    p = commands.add_parser("model", help="a pass against nanoGPT's and Hugging Face's")
+    p.add_argument("--nanogpt", **nanogpt)
+    p.add_argument("--sizes", nargs="+", default=["1M", "10M", "124M"], choices=SIZES)
+    p.add_argument("--rounds", type=int, default=15)
     p = commands.add_parser("step", help="a training step against nanoGPT's")
     p.add_argument("--nanogpt", **nanogpt)
     p.add_argument("--sizes", nargs="+", default=["1M", "10M", "124M"], choices=SIZES)
@@ -274,7 +280,7 @@ def bench_dedup(args: argparse.Namespace) -> None:
 
 BENCHES = {
     "bpe": bench_bpe, "dedup": bench_dedup, "step": bench_step, "ladder": bench_ladder,
-    "train": bench_train, "speedrun": bench_speedrun,
+    "train": bench_train, "speedrun": bench_speedrun, "model": bench_model,
 }  # fmt: skip
 
 

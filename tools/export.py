@@ -1,19 +1,47 @@
 """Write solutions/*.py from the chapters.
 
 A code cell whose first line is `# solutions/<name>.py` belongs to that module. The
-module is those cells in order, without that line, two blank lines between them; the one
-rewrite is `from solutions.x import y` -> `from .x import y`. With --check nothing is
-written, and the exit status is 1 if a module differs from its chapter.
+module is those cells in order, without that line, two blank lines between them. There
+are two rewrites: `from solutions.x import y` -> `from .x import y`, and a function under
+`@method_of(SomeClass)` goes, without that line, to the end of the class. With --check
+nothing is written, and the exit status is 1 if a module differs from its chapter.
 """
 
 import argparse
+import ast
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = re.compile(r"# solutions/(\w+\.py)\n")
+METHOD = re.compile(r"@method_of\((\w+)\)\n")
+
+
+def joined(cells: list[str]) -> str:
+    """The cells as one source, methods in the classes that they belong to."""
+    source = ""
+    for cell in cells:
+        if METHOD.match(cell):
+            for part in re.split(r"\n+(?=@method_of)", cell):
+                source = grown(source, METHOD.match(part)[1], METHOD.sub("", part, 1))
+        else:
+            source += ("\n\n\n" if source else "") + cell
+    return source + "\n"
+
+
+def grown(source: str, name: str, method: str) -> str:
+    """`source` with a method more at the end of the class `name`."""
+    lines = source.split("\n")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            lines[node.end_lineno :] = [
+                "", textwrap.indent(method, "    "), *lines[node.end_lineno :]
+            ]  # fmt: skip
+            return "\n".join(lines)
+    raise SystemExit(f"@method_of({name}): no earlier cell of the module has the class")
 
 
 def exported(chapter: Path) -> dict[str, str]:
@@ -26,8 +54,7 @@ def exported(chapter: Path) -> dict[str, str]:
             body = source[marker.end() :].strip("\n")
             modules.setdefault(marker[1], []).append(body)
     return {
-        name: re.sub(r"^from solutions\.", "from .", "\n\n\n".join(cells), flags=re.M)
-        + "\n"
+        name: re.sub(r"^from solutions\.", "from .", joined(cells), flags=re.M)
         for name, cells in modules.items()
     }
 

@@ -55,7 +55,6 @@ from runs import (  # noqa: E402
     ShardedFolder,
     Stopping,
     Watch,
-    duration,
     gather,
     is_sharded,
     on_first,
@@ -84,7 +83,10 @@ def options() -> argparse.Namespace:
     p.add_argument("--out", required=True, help="the model folder to write")
     what_to_train(p.add_argument_group("model"), p.add_argument_group("recipe"))
     how_to_run(p.add_argument_group("how it runs"))
-    return p.parse_args()
+    args = p.parse_args()
+    if args.init_scale is None:
+        args.init_scale = round(math.sqrt(768 / max(args.d_model, 1)), 3)
+    return args
 
 
 def what_to_train(model, recipe) -> None:
@@ -96,8 +98,7 @@ def what_to_train(model, recipe) -> None:
     model.add_argument(
         "--init-scale",
         type=float,
-        default=2.5,
-        help="factor on GPT-2's initial weights (0.02); 2.5 did best at width 128",
+        help="factor on GPT-2's initial weights (0.02); default sqrt(768 / d_model)",
     )
     model.add_argument("--dropout", type=float, default=0.1)
     recipe.add_argument("--steps", type=int, default=3000)
