@@ -4,6 +4,8 @@ Token look-up, learned positions (GPT-2), sinusoids (the Transformer), rotations
 Built in chapters/03_embeddings.ipynb.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ def _require_even(name: str, size: int) -> None:
 
 
 class TokenEmbedding(nn.Module):
-    """A table with one row a token: ids (...) integers -> vectors (..., D).
+    """A table with one row per token: ids (...) integers -> vectors (..., D).
 
     The same numbers as one-hot vectors times `weight` (V, D), without the product.
     Rows start as normal(0, 1), drawn by `generator`. TypeError for ids that are not
@@ -76,17 +78,17 @@ def nearest_tokens(
         raise ValueError(f"k={k} must be at least 1 and below the {n} tokens")
     weight = weight.detach()
     cosine = F.cosine_similarity(weight, weight[token_id : token_id + 1])  # (V,)
-    cosine[token_id] = -torch.inf  # last, so that it is not its own neighbour
+    cosine[token_id] = -torch.inf  # last, so that it is not its own neighbor
     values, ids = cosine.sort(descending=True, stable=True)
     return list(zip(ids[:k].tolist(), values[:k].tolist(), strict=True))
 
 
 class LearnedPositions(nn.Module):
-    """A trained vector for each place, as in GPT-2: length T -> (T, D).
+    """A trained vector for each position, as in GPT-2: length T -> (T, D).
 
-    Called with `start`, the first vector is that of place `start`. ValueError beyond
-    `context_length`: there is no vector for a place that training never saw. Rows start
-    as normal(0, 1), drawn by `generator`.
+    Called with `start`, the first vector is that of position `start`. ValueError beyond
+    `context_length`: there is no vector for a position that training never saw. Rows
+    start as normal(0, 1), drawn by `generator`.
     """
 
     def __init__(
@@ -110,33 +112,48 @@ class LearnedPositions(nn.Module):
         return self.weight[start : start + length]  # (T, D)
 
 
-def _angles(positions: Tensor, dim: int, base: float, dtype: torch.dtype) -> Tensor:
-    """(T,) places -> (T, dim / 2) angles in radians, fast features first."""
-    steps = torch.arange(0, dim, 2, dtype=dtype, device=positions.device)
-    return positions[:, None].to(dtype) * base ** (-steps / dim)
+def _angles(positions: Tensor, speeds: Tensor) -> Tensor:
+    """(T,) positions, (d/2,) radians per position -> (T, d/2) angles in radians."""
+    return positions[:, None].to(speeds.dtype) * speeds
+
+
+def _speeds(dim: int, base: float, dtype: torch.dtype, device=None) -> Tensor:
+    """(dim / 2,) radians per position, from 1 down to nearly 1 / base."""
+    return base ** (-torch.arange(0, dim, 2, dtype=dtype, device=device) / dim)
 
 
 def sinusoidal_positions(context_length: int, d_model: int) -> Tensor:
     """Fixed vectors of sines and cosines (Vaswani et al. 2017, section 3.5): (T, D).
 
-    Columns 2i and 2i + 1 hold sin and cos of place / 10000**(2i / d_model), so that a
-    step of k places is the same rotation everywhere. float32; ValueError for an odd
-    d_model.
+    Columns 2i and 2i + 1 hold sin and cos of position / 10000**(2i / d_model), so that
+    a step of k positions is the same rotation everywhere. float32; ValueError for an
+    odd d_model.
     """
     _require_positive(context_length=context_length, d_model=d_model)
     _require_even("d_model", d_model)
-    places = torch.arange(context_length)
-    angles = _angles(places, d_model, 10_000.0, torch.float64)  # (T, D/2)
+    speeds = _speeds(d_model, 10_000.0, torch.float64)  # (D/2,)
+    angles = _angles(torch.arange(context_length), speeds)  # (T, D/2)
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).float()  # (T, D)
 
 
-def rotate(x: Tensor, positions: Tensor, *, base: float = 10_000.0) -> Tensor:
-    """Rotary positions (Su et al. 2021): turn each pair of features by its place.
+def rotate(
+    x: Tensor,
+    positions: Tensor,
+    *,
+    base: float = 10_000.0,
+    scaling: tuple[float, float, float, int] | None = None,
+) -> Tensor:
+    """Rotary positions (Su et al. 2021): turn each pair of features by its position.
 
     x: (..., T, d_head) queries or keys; positions: (T,) -> (..., T, d_head). Features
     2i and 2i + 1 are turned by positions * base**(-2i / d_head) radians. Lengths stay,
     and the dot product of two turned vectors depends only on how far apart they stand.
-    ValueError for an odd d_head or shapes that do not fit; TypeError for integer x.
+
+    scaling: (factor, low, high, length), that of Llama 3.1's code, for contexts longer
+    than the `length` trained on: a pair that makes fewer than `low` turns
+    within it turns `factor` times more slowly, one that makes more than `high` turns as
+    before, those between gradually. ValueError for an odd d_head, a base of 0 or less
+    and shapes that do not fit; TypeError for integer x.
     """
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point, got {x.dtype}")
@@ -148,9 +165,32 @@ def rotate(x: Tensor, positions: Tensor, *, base: float = 10_000.0) -> Tensor:
     _require_even("x: its last dimension", x.shape[-1])
     if not base > 0:
         raise ValueError(f"base={base} must be above 0; the paper's is 10000")
-    dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits would blur far places
-    angles = _angles(positions, x.shape[-1], base, dtype)  # (T, d/2)
+    dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits would blur far ones
+    speeds = _speeds(x.shape[-1], base, dtype, x.device)  # (d/2,)
+    if scaling is not None:
+        require_rope_scaling(scaling)
+        speeds = _stretched(speeds, scaling)
+    angles = _angles(positions, speeds)  # (T, d/2)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]  # (..., T, d/2) each
     turned = [even * cos - odd * sin, even * sin + odd * cos]
     return torch.stack(turned, dim=-1).flatten(-2)  # (..., T, d_head)
+
+
+def require_rope_scaling(scaling) -> None:
+    """ValueError unless `scaling` is what `rotate` takes; see there."""
+    if len(scaling) != 4 or not all(isinstance(n, int | float) for n in scaling):
+        raise ValueError(f"scaling={scaling} must be four numbers")
+    factor, low, high, length = scaling
+    if not (factor >= 1 and 0 < low < high and length >= 1):
+        raise ValueError(
+            f"scaling={scaling} must be a factor of at least 1, two numbers of turns, "
+            "the lower first, and the length that was trained on"
+        )
+
+
+def _stretched(speeds: Tensor, scaling: tuple[float, float, float, int]) -> Tensor:
+    factor, low, high, length = scaling
+    turns = length * speeds / (2 * math.pi)  # of each pair within the trained length
+    kept = ((turns - low) / (high - low)).clamp(0, 1)  # 1: fast, stays as it is
+    return speeds * (kept + (1 - kept) / factor)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from .attention import LayerCache
 from .gpt import GPT, GPTConfig
 
 
@@ -170,28 +171,11 @@ def draw(probs: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     return torch.searchsorted(edges, point.cpu() * length, right=True).squeeze(-1)
 
 
-class LayerCache:
-    """The keys and values that one layer has computed so far, in memory set aside."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values, self.length = keys, values, 0  # (B, H, S, d) each
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, H, T, d) new keys and values; returns all of them so far."""
-        end = self.length + k.shape[2]
-        if k.shape[0] != self.keys.shape[0] or end > self.keys.shape[2]:
-            raise ValueError(f"the cache has no room for {len(k)} rows of {end} tokens")
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
 class KVCache:
     """What every layer remembers of the text so far, so that it is read only once.
 
-    Holds 2 * n_layers * batch_size * max_length * d_model numbers of type `dtype`.
-    `start`: the place in the text of the first position stored.
+    Holds 2 * n_layers * batch_size * max_length * kv_heads * head_width numbers of
+    type `dtype`. `start`: the place in the text of the first position stored.
     """
 
     def __init__(
@@ -201,7 +185,7 @@ class KVCache:
         C = config.context_length
         if batch_size < 1 or not 1 <= max_length <= C:
             raise ValueError(f"{batch_size=} must be >= 1 and {max_length=} in 1..{C}")
-        H, d = config.n_heads, config.d_model // config.n_heads
+        H, d = config.kv_heads, config.head_width
         shape = (config.n_layers, 2, batch_size, H, max_length, d)
         memory = torch.zeros(shape, device=device, dtype=dtype)
         self.start, self.layers = 0, [LayerCache(k, v) for k, v in memory]
@@ -241,7 +225,8 @@ def _next_logits(model: GPT, ids: Tensor, cache: KVCache | None) -> Tensor:
     was_training = model.training
     model.eval()
     try:
-        return model(ids[:, start:].to(model.tokens.weight.device), cache)[:, -1]
+        new = ids[:, start:].to(model.tokens.weight.device)
+        return model(new, cache, last_only=True)[:, -1]  # (B, V)
     finally:
         model.train(was_training)
 
@@ -367,8 +352,9 @@ def save_pretrained(model: GPT, path: str | Path, tokenizer=None) -> None:
     (chapter 2's, or any with n_vocab, special_tokens and save), tokenizer.json.
     """
     c, folder = model.config, Path(path)
-    if (c.positions, c.qk_norm, c.mlp) != ("learned", False, "gelu"):
-        raise ValueError("model: GPT-2's format has learned positions and GELU only")
+    sizes = (c.vocab_size, c.context_length, c.d_model, c.n_layers, c.n_heads)
+    if c != GPTConfig(*sizes, c.dropout, c.bias, c.tie_embeddings):
+        raise ValueError(f"model: GPT-2's format has no place for {c}")
     if tokenizer is not None and tokenizer.n_vocab > c.vocab_size:
         raise ValueError(f"tokenizer: {tokenizer.n_vocab} tokens, not {c.vocab_size}")
     folder.mkdir(parents=True, exist_ok=True)

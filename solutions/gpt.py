@@ -1,19 +1,23 @@
 """The GPT: attention and a feed-forward network, stacked around a residual stream.
 
 GPT-2's architecture (Radford et al. 2019): pre-norm blocks, learned positions, tanh
-GELU, output tied to the token embedding. Built in chapters/05_gpt.ipynb.
+GELU, output tied to the token embedding. What later models chose instead is a field of
+GPTConfig. Built in chapters/05_gpt.ipynb.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import CausalSelfAttention
+from .attention import CausalSelfAttention, LayerCache, RMSNorm, new_linear
 from .embeddings import LearnedPositions, TokenEmbedding, rotate
+from .embeddings import require_rope_scaling, sinusoidal_positions
 
 
 def _require_size(name: str, value: int) -> None:
@@ -64,32 +68,59 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-class FeedForward(nn.Module):
-    """Each position thinks for itself: (..., D) -> (..., 4 D) -> GELU -> (..., D).
+MLPS = ("gelu", "swiglu", "relu2")
 
-    kind: "gelu", or "relu2" for the square of ReLU in its place (So et al. 2021).
+
+class FeedForward(nn.Module):
+    """Each position by itself: (..., D) -> (..., d_mlp) -> activation -> (..., D).
+
+    d_mlp: 4 D unless given. kind: "gelu"; "relu2", the square of ReLU (So et al. 2021);
+    or "swiglu", SiLU(gate) * up, with a third matrix (Shazeer 2020). Initial weights
+    are drawn by `generator`.
     """
 
-    def __init__(self, d_model: int, *, bias: bool = True, kind: str = "gelu") -> None:
+    def __init__(
+        self, d_model: int, *, d_mlp: int | None = None, bias: bool = True,
+        kind: str = "gelu", generator: torch.Generator | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        width = 4 * d_model if d_mlp is None else d_mlp
         _require_size("d_model", d_model)
+        _require_size("d_mlp", width)
+        if kind not in MLPS:
+            raise ValueError(f"kind={kind!r} must be one of {MLPS}")
         self.kind = kind
-        self.up = nn.Linear(d_model, 4 * d_model, bias=bias)
-        self.down = nn.Linear(4 * d_model, d_model, bias=bias)
+        self.up = new_linear(d_model, width, bias=bias, generator=generator)
+        if kind == "swiglu":
+            self.gate = new_linear(d_model, width, bias=bias, generator=generator)
+        self.down = new_linear(width, d_model, bias=bias, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         _require_width(x, self.up.in_features)
-        hidden = self.up(x)  # (..., 4 D)
-        hidden = gelu(hidden) if self.kind == "gelu" else F.relu(hidden).square()
+        hidden = self.up(x)  # (..., d_mlp)
+        if self.kind == "gelu":
+            hidden = gelu(hidden)
+        elif self.kind == "relu2":
+            hidden = F.relu(hidden).square()
+        else:
+            hidden = F.silu(self.gate(x)) * hidden
         return self.down(hidden)  # (..., D)
 
 
-_POSITIONS, _MLPS = ("learned", "rotary"), ("gelu", "relu2")
+KINDS = {  # what a field of GPTConfig may say
+    "norm": ("layer", "rms"),
+    "mlp": MLPS,
+    "positions": ("learned", "sinusoidal", "rotary", "none"),
+}
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The sizes of a GPT. ValueError or TypeError names the field that is wrong."""
+    """The sizes of a GPT. ValueError or TypeError names the field that is wrong.
+
+    Left at None: n_kv_heads is n_heads, d_head is d_model / n_heads, d_mlp is
+    4 d_model. rope_scaling is `scaling` of chapter 3's `rotate`.
+    """
 
     vocab_size: int
     context_length: int
@@ -99,34 +130,69 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     tie_embeddings: bool = True
-    positions: str = "learned"  # or "rotary"
+    # What later models chose instead:
+    n_kv_heads: int | None = None
+    d_head: int | None = None
+    norm: str = "layer"
+    norm_eps: float = 1e-5
+    mlp: str = "gelu"
+    d_mlp: int | None = None
+    positions: str = "learned"
     rope_base: float = 10_000.0
+    rope_scaling: tuple[float, float, float, int] | None = None
     qk_norm: bool = False
-    mlp: str = "gelu"  # or "relu2"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "d_model", "n_layers", "n_heads"):
             _require_size(name, getattr(self, name))
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model={self.d_model} is not divisible by n_heads={self.n_heads}"
-            )
-        if not isinstance(self.dropout, int | float):
-            raise TypeError(f"dropout={self.dropout!r} must be a number")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        for name in ("n_kv_heads", "d_head", "d_mlp"):
+            if getattr(self, name) is not None:
+                _require_size(name, getattr(self, name))
+        for name in ("dropout", "norm_eps", "rope_base"):
+            if not isinstance(getattr(self, name), int | float):
+                raise TypeError(f"{name}={getattr(self, name)!r} must be a number")
         for name in ("bias", "tie_embeddings", "qk_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False")
-        for name, kinds in (("positions", _POSITIONS), ("mlp", _MLPS)):
+        for name, kinds in KINDS.items():
             value = getattr(self, name)
             if value not in kinds:
                 raise ValueError(f"{name}={value!r} must be one of {kinds}")
-        if not self.rope_base > 0:
-            raise ValueError(f"rope_base={self.rope_base} must be above 0")
-        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
-            d = self.d_model // self.n_heads
-            raise ValueError(f"d_model / n_heads = {d} must be even to be rotated")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        for name in ("norm_eps", "rope_base"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        D, H, shared = self.d_model, self.n_heads, self.kv_heads
+        if self.d_head is None and D % H:
+            raise ValueError(f"d_model={D} is not divisible by n_heads={H}")
+        if H % shared:
+            raise ValueError(f"n_heads={H} is not divisible by n_kv_heads={shared}")
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(f"d_head={self.head_width} must be even to be rotated")
+        if self.positions == "sinusoidal" and D % 2:
+            raise ValueError(f"d_model={D} must be even for sinusoids")
+        if self.rope_scaling is not None:
+            object.__setattr__(self, "rope_scaling", tuple(self.rope_scaling))
+            require_rope_scaling(self.rope_scaling)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads with keys and values of their own."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Features of one head."""
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Features between the matrices of the feed-forward network."""
+        return 4 * self.d_model if self.d_mlp is None else self.d_mlp
 
     @classmethod
     def gpt2(cls, size: str) -> "GPTConfig":
@@ -139,38 +205,55 @@ class GPTConfig:
         return cls(50_257, 1024, d_model, n_layers, n_heads)
 
 
+def _new_norm(config: GPTConfig) -> nn.Module:
+    if config.norm == "rms":
+        return RMSNorm(config.d_model, eps=config.norm_eps)
+    return LayerNorm(config.d_model, bias=config.bias, eps=config.norm_eps)
+
+
 class Block(nn.Module):
-    """Attention, then feed-forward; each reads a normalised copy of the residual stream
+    """Attention, then feed-forward; each reads a normalized copy of the residual stream
     and adds to it: (B, T, D) -> (B, T, D)."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(
+        self, config: GPTConfig, *, fused: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        D, bias, dropout = config.d_model, config.bias, config.dropout
-        self.norm1 = LayerNorm(D, bias=bias)
-        turn = partial(rotate, base=config.rope_base)
+        c = config
+        turn = partial(rotate, base=c.rope_base, scaling=c.rope_scaling)
+        self.norm1 = _new_norm(c)
         self.attention = CausalSelfAttention(
-            D, config.n_heads, dropout=dropout, bias=bias, qk_norm=config.qk_norm,
-            rotate=turn if config.positions == "rotary" else None,
+            c.d_model, c.n_heads, n_kv_heads=c.n_kv_heads, d_head=c.d_head,
+            dropout=c.dropout, bias=c.bias, fused=fused, qk_norm=c.qk_norm,
+            norm_eps=c.norm_eps, rotate=turn if c.positions == "rotary" else None,
+            generator=generator,
         )  # fmt: skip
-        self.norm2 = LayerNorm(D, bias=bias)
-        self.feed_forward = FeedForward(D, bias=bias, kind=config.mlp)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = _new_norm(c)
+        self.feed_forward = FeedForward(
+            c.d_model, d_mlp=c.d_mlp, bias=c.bias, kind=c.mlp, generator=generator
+        )
+        self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x: Tensor, cache=None, start: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: LayerCache | None = None, start: int = 0
+    ) -> Tensor:
+        """cache: the attention's memory of the `start` tokens before x."""
         y = self.attention(self.norm1(x), cache, start)
         x = x + self.dropout(y)  # (B, T, D)
         return x + self.dropout(self.feed_forward(self.norm2(x)))  # (B, T, D)
 
 
 @torch.no_grad()
-def initialise_weights(
+def initialize_weights(
     model: nn.Module, n_layers: int, *, generator: torch.Generator | None = None
 ) -> None:
-    """Draw first weights in place, as GPT-2 does (Radford et al. 2019, section 2.3).
+    """Set all weights in place, as GPT-2 starts (Radford et al. 2019, section 2.3).
 
-    Matrices normal(0, 0.02); those that write to the residual stream smaller by
-    sqrt(2 n_layers), as there are 2 n_layers writes: depth does not make it grow.
-    Biases 0; the scales of norms stay as they are. ValueError for n_layers below 1.
+    Matrices and tables normal(0, 0.02), which `generator` draws; the matrices that
+    write to the residual stream smaller by sqrt(2 n_layers), as there are 2 n_layers
+    writes: depth does not make it grow. Biases 0, the scales of norms 1. ValueError for
+    n_layers below 1.
     """
     _require_size("n_layers", n_layers)
     writers = ("attention.out.weight", "feed_forward.down.weight")
@@ -178,55 +261,80 @@ def initialise_weights(
         if p.ndim == 2:
             scale = math.sqrt(2 * n_layers) if name.endswith(writers) else 1.0
             p.normal_(0.0, 0.02 / scale, generator=generator)
-        elif name.endswith("bias"):
-            p.zero_()
+        else:
+            p.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def _require_ids(ids: Tensor) -> None:
-    if ids.ndim != 2 or ids.shape[1] == 0:
-        raise ValueError(
-            f"ids has shape {tuple(ids.shape)}, but must be (B, T) with T at least 1"
-        )
+class Cache(Protocol):
+    """What `GPT.forward` needs of a memory; chapter 7's KVCache is one."""
+
+    layers: Sequence[LayerCache]  # one for each block
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
 
 
 class GPT(nn.Module):
     """ids (B, T) -> logits (B, T, V): a score for each possible next token, everywhere.
 
-    generator: draws the initial weights, see initialise_weights.
+    generator draws the initial weights, see initialize_weights. fused: see
+    CausalSelfAttention.
     """
 
     def __init__(
-        self, config: GPTConfig, *, generator: torch.Generator | None = None
-    ) -> None:
+        self, config: GPTConfig, *, generator: torch.Generator | None = None,
+        fused: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.config = config
-        self.tokens = TokenEmbedding(config.vocab_size, config.d_model)
-        if config.positions == "learned":
-            self.positions = LearnedPositions(config.context_length, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = LayerNorm(config.d_model, bias=config.bias)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tie_embeddings:
+        self.config = c = config
+        device = torch.get_default_device()
+        with torch.device("meta"):  # shapes only: each number is set once, below
+            self.tokens = TokenEmbedding(c.vocab_size, c.d_model)
+            if c.positions == "learned":
+                self.positions = LearnedPositions(c.context_length, c.d_model)
+            self.dropout = nn.Dropout(c.dropout)
+            blocks = [Block(c, fused=fused) for _ in range(c.n_layers)]
+            self.blocks = nn.ModuleList(blocks)
+            self.norm = _new_norm(c)
+            self.head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        self.to_empty(device=device)
+        if c.tie_embeddings:
             self.head.weight = self.tokens.weight
-        initialise_weights(self, config.n_layers, generator=generator)
+        if c.positions == "sinusoidal":  # as large as the tokens' vectors at the start
+            waves = sinusoidal_positions(c.context_length, c.d_model)  # (T_max, D)
+            self.register_buffer("waves", 0.02 * 2**0.5 * waves, persistent=False)
+        initialize_weights(self, c.n_layers, generator=generator)
 
-    def forward(self, ids: Tensor, cache=None) -> Tensor:
-        """cache: the past of earlier calls (chapter 7's KVCache), `ids` the new tokens.
-        ValueError for an id outside the vocabulary, or too many for the context."""
-        _require_ids(ids)
-        T, start = ids.shape[1], cache.length if cache is not None else 0
+    def forward(
+        self, ids: Tensor, cache: Cache | None = None, *, last_only: bool = False
+    ) -> Tensor:
+        """cache: the memory of earlier calls, `ids` the tokens after them. last_only:
+        the scores after the last token alone, (B, 1, V). ValueError for an id outside
+        the vocabulary, or too many for the context."""
+        start = 0 if cache is None else cache.length
+        x = self.dropout(self._embed(ids, start))  # (B, T, D)
+        for i, block in enumerate(self.blocks):
+            layer = None if cache is None else cache.layers[i]
+            x = block(x, layer, start) if start else block(x, layer)  # (B, T, D)
+        if last_only:
+            x = x[:, -1:]  # (B, 1, D)
+        return self.head(self.norm(x))  # (B, T, V)
+
+    def _embed(self, ids: Tensor, start: int) -> Tensor:
+        """Tokens that follow `start` others: (B, T) -> (B, T, D)."""
+        shape = tuple(ids.shape)
+        if len(shape) != 2 or shape[1] == 0:
+            raise ValueError(f"ids has shape {shape}, but must be (B, T), T at least 1")
+        T, C = shape[1], self.config.context_length
+        if start + T > C:
+            raise ValueError(f"{T} tokens after {start} exceed context_length={C}")
         x = self.tokens(ids)  # (B, T, D)
         if self.config.positions == "learned":
             x = x + self.positions(T, start)
-        elif start + T > self.config.context_length:
-            C = self.config.context_length
-            raise ValueError(f"{T} tokens after {start} exceed context_length={C}")
-        x = self.dropout(x)
-        for i, block in enumerate(self.blocks):
-            layer = cache.layers[i] if cache is not None else None
-            x = block(x, layer, start) if start else block(x, layer)  # (B, T, D)
-        return self.head(self.norm(x))  # (B, T, V)
+        elif self.config.positions == "sinusoidal":
+            x = x + self.waves[start : start + T]
+        return x
 
     def n_parameters(self, *, embeddings: bool = True) -> int:
         """How many numbers training adjusts; a tied head counts once. embeddings=False
@@ -234,14 +342,16 @@ class GPT(nn.Module):
         total = sum(p.numel() for p in self.parameters())
         if embeddings:
             return total
-        learned = self.config.positions == "learned"
-        total -= self.positions.weight.numel() if learned else 0
+        if self.config.positions == "learned":
+            total -= self.positions.weight.numel()
         return total - self.tokens.weight.numel()
 
     def flops_per_token(self) -> int:
         """Operations of a forward pass at full context, a multiply-add as two: matrix
         products, the masked half of attention included. Training takes 3 times that."""
         c = self.config
-        products = 12 * c.d_model**2  # qkv 3, out 1, up 4, down 4
-        attention = 2 * c.context_length * c.d_model  # q k^T and weights v
+        d, matrices = c.head_width, 3 if c.mlp == "swiglu" else 2
+        products = c.d_model * (2 * c.n_heads + 2 * c.kv_heads) * d  # qkv and out
+        products += matrices * c.d_model * c.mlp_width  # up, down, gate
+        attention = 2 * c.context_length * c.n_heads * d  # q k^T and weights v
         return 2 * (c.n_layers * (products + attention) + c.vocab_size * c.d_model)

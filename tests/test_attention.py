@@ -1,5 +1,6 @@
 """Attention against PyTorch, against loops, and against the temptation to look ahead."""
 
+import copy
 import math
 import re
 
@@ -12,12 +13,16 @@ from torch import nn
 
 from solutions.attention import (
     CausalSelfAttention,
+    LayerCache,
+    RMSNorm,
     RNNLanguageModel,
     attention,
     attention_weights,
     causal_mask,
+    new_linear,
     softmax,
 )
+from solutions.embeddings import rotate
 
 FUSED = pytest.mark.parametrize("fused", [True, False], ids=["fused", "written_out"])
 
@@ -31,16 +36,9 @@ def seeded():
     torch.set_num_threads(before)
 
 
-class Past:
-    """The least that `cache` has to be."""
-
-    def __init__(self):
-        self.k = self.v = None
-
-    def append(self, k, v):
-        self.k = k if self.k is None else torch.cat([self.k, k], dim=2)
-        self.v = v if self.v is None else torch.cat([self.v, v], dim=2)
-        return self.k, self.v
+def new_cache(layer, batch_size, room):
+    shape = (batch_size, layer.n_kv_heads, room, layer.d_head)
+    return LayerCache(torch.zeros(shape), torch.zeros(shape))
 
 
 # softmax
@@ -94,6 +92,18 @@ def test_a_query_sees_itself_and_all_that_came_before(n_queries, past):
         for j in range(n_keys):
             assert mask[i, j].item() == (j <= past + i)
     assert mask[-1].all()
+
+
+def test_the_mask_is_made_where_it_is_used():
+    assert causal_mask(2, 3, device="meta").device.type == "meta"
+    x = torch.empty(1, 5, 8, device="meta")
+    for fused in (True, False):
+        layer = CausalSelfAttention(8, 2, n_kv_heads=1, fused=fused).to("meta")
+        memory = torch.empty(1, 1, 9, 4, device="meta")
+        cache = LayerCache(memory, memory.clone())
+        assert layer(x).device.type == "meta"
+        layer(x[:, :2], cache)
+        assert layer(x[:, 2:], cache).shape == (1, 3, 8)  # new queries after a past
 
 
 def test_without_a_past_the_mask_is_a_square():
@@ -167,6 +177,28 @@ def test_gradients_of_attention_are_right():
     assert torch.autograd.gradcheck(lambda *x: attention(*x, causal_mask(4)), (q, k, v))
 
 
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)], ids=str
+)
+@pytest.mark.parametrize("n_queries", [1, 4, 9])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_is_pytorchs_forward_and_backward(dtype, tolerance, n_queries, masked):
+    q, k, v = torch.randn(3, 2, 3, 9, 8).to(dtype)
+    q, mask = q[..., :n_queries, :], causal_mask(n_queries, 9) if masked else None
+
+    def run(function, dtype):
+        inputs = [t.to(dtype).detach().requires_grad_() for t in (q, k, v)]
+        y = function(*inputs, mask)
+        assert y.dtype == dtype
+        gradients = torch.autograd.grad(y.square().sum(), inputs)
+        return [t.double() for t in (y.detach(), *gradients)]
+
+    exact = run(attention, torch.float64)
+    for function in (attention, F.scaled_dot_product_attention):
+        for got, expected in zip(run(function, dtype), exact):
+            assert torch.allclose(got, expected, atol=tolerance, rtol=tolerance)
+
+
 def test_huge_queries_do_not_overflow():
     q = k = 1e15 * torch.randn(4, 8)
     assert attention(q, k, torch.randn(4, 8), causal_mask(4)).isfinite().all()
@@ -238,6 +270,166 @@ def test_the_kernel_is_used_when_it_is_asked_for_and_only_then(monkeypatch):
         assert len(calls) == expected
 
 
+def with_repeated_heads(grouped):
+    """The same layer with every key and value head stored once for each query head."""
+    H, G, d = grouped.n_heads, grouped.n_kv_heads, grouped.d_head
+    D, bias = grouped.qkv.in_features, grouped.qkv.bias is not None
+    layer = CausalSelfAttention(D, H, d_head=d, bias=bias, fused=grouped.fused)
+    rows = torch.arange((H + 2 * G) * d).view(-1, d)  # (H + 2 G, d)
+    q, k, v = rows.split([H, G, G])
+    each = H // G
+    copies = torch.cat([q, k.repeat_interleave(each, 0), v.repeat_interleave(each, 0)])
+    with torch.no_grad():
+        layer.qkv.weight.copy_(grouped.qkv.weight[copies.flatten()])
+        if bias:
+            layer.qkv.bias.copy_(grouped.qkv.bias[copies.flatten()])
+    layer.out.load_state_dict(grouped.out.state_dict())
+    return layer, copies.flatten()
+
+
+@FUSED
+@pytest.mark.parametrize("n_kv_heads, d_head, bias", [(1, None, True), (2, 5, False),
+                                                      (3, 8, True), (6, 3, True)])  # fmt: skip
+def test_grouped_queries_are_repeated_heads_also_in_gradients(
+    fused, n_kv_heads, d_head, bias
+):
+    ours = CausalSelfAttention(
+        12, 6, n_kv_heads=n_kv_heads, d_head=d_head, bias=bias, fused=fused
+    )
+    theirs, copies = with_repeated_heads(ours)
+    x, weight = torch.randn(2, 7, 12), torch.randn(2, 7, 12)
+    y, expected = ours(x), theirs(x)
+    assert torch.allclose(y, expected, atol=1e-6)
+    (y * weight).sum().backward()
+    (expected * weight).sum().backward()
+    summed = torch.zeros_like(ours.qkv.weight).index_add(0, copies, theirs.qkv.weight.grad)
+    assert torch.allclose(ours.qkv.weight.grad, summed, atol=1e-5)
+    assert torch.allclose(ours.out.weight.grad, theirs.out.weight.grad, atol=1e-5)
+
+
+@FUSED
+def test_grouped_queries_are_pytorchs(fused):
+    layer, x = CausalSelfAttention(24, 6, n_kv_heads=2, fused=fused), torch.randn(2, 9, 24)
+    q, k, v = layer.split_heads(x)
+    assert q.shape == (2, 6, 9, 4) and k.shape == v.shape == (2, 2, 9, 4)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    expected = layer.out(y.transpose(1, 2).reshape(2, 9, 24))
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_heads, n_kv_heads, d_head", [(4, 4, 16), (4, 2, 3), (3, 1, 1)])
+def test_heads_may_have_any_width(n_heads, n_kv_heads, d_head):
+    layer = CausalSelfAttention(10, n_heads, n_kv_heads=n_kv_heads, d_head=d_head)
+    assert layer.qkv.weight.shape == ((n_heads + 2 * n_kv_heads) * d_head, 10)
+    assert layer.out.weight.shape == (10, n_heads * d_head)
+    x = torch.randn(2, 5, 10)
+    results = []
+    for layer.fused in (True, False):
+        results.append(layer(x))
+    assert results[0].shape == x.shape and torch.allclose(*results, atol=1e-6)
+    assert jacobian(layer, x[0]).equal(causal_mask(5))
+
+
+@FUSED
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"n_kv_heads": 2}, {"d_head": 3, "qk_norm": True}, {"rotate": rotate}],
+    ids=" ".join,
+)
+def test_gradients_of_the_layer_are_right(fused, extra):
+    layer = CausalSelfAttention(8, 4, fused=fused, **extra).double()
+    x = torch.randn(1, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+    names, values = zip(*layer.named_parameters())
+
+    def of_parameters(*values):
+        return torch.func.functional_call(layer, dict(zip(names, values)), x.detach())
+
+    assert torch.autograd.gradcheck(of_parameters, values)
+
+
+@FUSED
+def test_with_qk_norm_the_size_of_queries_and_keys_does_not_matter(fused):
+    layer, x = CausalSelfAttention(16, 2, qk_norm=True, fused=fused), torch.randn(3, 7, 16)
+    before = layer(x)
+    for rows in (slice(0, 16), slice(16, 32)):  # queries, keys
+        with torch.no_grad():
+            layer.qkv.weight[rows] *= 1000
+            layer.qkv.bias[rows] *= 1000
+        assert torch.allclose(layer(x), before, atol=1e-4)
+    q, k, _ = layer.split_heads(x)
+    q, k = layer.q_norm(q), layer.k_norm(k)
+    assert torch.allclose(q.square().mean(-1), torch.ones(3, 2, 7), atol=1e-4)
+    assert (q @ k.mT / math.sqrt(8)).abs().max() <= math.sqrt(8) + 1e-4
+
+
+def test_rotary_positions_make_attention_relative():
+    layer, x = CausalSelfAttention(8, 2, rotate=rotate), torch.randn(2, 6, 8)
+    assert torch.allclose(layer(x), layer(x, start=37), atol=1e-5)
+    plain = CausalSelfAttention(8, 2)
+    plain.load_state_dict(layer.state_dict())
+    assert not torch.allclose(layer(x), plain(x), atol=1e-3)
+
+
+def test_rms_norm_is_its_formula_and_keeps_the_dtype():
+    norm, x = RMSNorm(8, eps=1e-6), torch.randn(3, 8)
+    with torch.no_grad():
+        norm.weight.normal_()
+    expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
+    assert torch.allclose(norm(x), expected, atol=1e-6)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+@FUSED
+@pytest.mark.parametrize(
+    "extra", [{}, {"n_kv_heads": 1}, {"qk_norm": True, "rotate": rotate}], ids=" ".join
+)
+def test_the_layer_compiles_without_a_break(fused, extra):
+    torch._dynamo.reset()
+    layer = CausalSelfAttention(8, 2, fused=fused, **extra)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    x = torch.randn(2, 5, 8)
+    assert torch.allclose(compiled(x), layer(x), atol=1e-6)
+
+
+MAKERS = [
+    lambda g: CausalSelfAttention(8, 4, n_kv_heads=2, generator=g),
+    lambda g: RNNLanguageModel(11, 6, generator=g),
+    lambda g: new_linear(7, 5, generator=g),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["attention", "rnn", "linear"])
+def test_a_generator_draws_all_and_leaves_the_global_one_alone(make):
+    before = torch.get_rng_state()
+    models = [make(torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.get_rng_state().equal(before)
+    one, same, other = [torch.cat([p.flatten() for p in m.parameters()]) for m in models]
+    assert one.equal(same) and not one.isclose(other).any()
+    make(None)
+    assert not torch.get_rng_state().equal(before)
+
+
+def test_new_linear_starts_as_pytorchs():
+    ours, theirs = new_linear(400, 300), nn.Linear(400, 300)
+    for name, p in theirs.named_parameters():
+        mine = getattr(ours, name)
+        assert mine.shape == p.shape and mine.requires_grad
+        assert mine.abs().max() <= 1 / 20 and abs(mine.std() / p.std() - 1) < 0.15
+    assert new_linear(3, 2, bias=False).bias is None
+
+
+def test_a_cache_refuses_what_does_not_fit():
+    cache = LayerCache(torch.zeros(2, 1, 4, 3), torch.zeros(2, 1, 4, 3))
+    k = torch.randn(2, 1, 3, 3)
+    keys, values = cache.append(k, -k)
+    assert keys.equal(k) and values.equal(-k) and cache.length == 3
+    for wrong in (k, k[:1, :, :1]):  # too long, another batch
+        with pytest.raises(ValueError, match="no room"):
+            cache.append(wrong, wrong)
+    assert cache.length == 3 and cache.keys[:, :, :3].equal(k)
+
+
 def jacobian(layer, x):
     """(T, T): does output i depend on input j?"""
     full = torch.autograd.functional.jacobian(lambda x: layer(x[None])[0], x)
@@ -248,13 +440,13 @@ def jacobian(layer, x):
 @settings(deadline=None, max_examples=15)
 @given(st.integers(2, 20), st.data())
 def test_the_past_ignores_the_future(fused, length, data):
-    changed_place = data.draw(st.integers(1, length - 1))
+    changed_at = data.draw(st.integers(1, length - 1))
     layer, x = CausalSelfAttention(8, 2, fused=fused), torch.randn(2, length, 8)
     other = x.clone()
-    other[:, changed_place:] = 100 * torch.randn(2, length - changed_place, 8)
+    other[:, changed_at:] = 100 * torch.randn(2, length - changed_at, 8)
     before, after = layer(x), layer(other)
-    assert torch.allclose(before[:, :changed_place], after[:, :changed_place], atol=1e-6)
-    assert not torch.allclose(before[:, changed_place], after[:, changed_place])
+    assert torch.allclose(before[:, :changed_at], after[:, :changed_at], atol=1e-6)
+    assert not torch.allclose(before[:, changed_at], after[:, changed_at])
 
 
 @FUSED
@@ -268,11 +460,14 @@ def test_gradients_reach_the_whole_past_and_nothing_else(fused):
     "cuts", [[10], [1] * 10, [4, 6], [7, 1, 1, 1], [1, 5, 4], [3, 3, 4]]
 )
 def test_reading_in_pieces_with_a_cache_equals_reading_at_once(fused, cuts):
-    layer, x = CausalSelfAttention(12, 3, fused=fused), torch.randn(2, 10, 12)
-    cache = Past()
-    pieces = [layer(piece, cache) for piece in x.split(cuts, dim=1)]
-    assert torch.allclose(torch.cat(pieces, dim=1), layer(x), atol=1e-6)
-    assert cache.k.shape == cache.v.shape == (2, 3, 10, 4)
+    x = torch.randn(2, 10, 12)
+    for extra in ({}, {"n_kv_heads": 2, "rotate": rotate, "qk_norm": True}):
+        layer = CausalSelfAttention(12, 6, fused=fused, **extra).requires_grad_(False)
+        cache, pieces = new_cache(layer, 2, room=12), []
+        for piece in x.split(cuts, dim=1):
+            pieces.append(layer(piece, cache, start=cache.length))
+        assert torch.allclose(torch.cat(pieces, dim=1), layer(x), atol=1e-6)
+        assert cache.length == 10 and not cache.keys[:, :, 10:].any()
 
 
 @FUSED
@@ -297,6 +492,18 @@ def test_more_heads_cost_no_parameters():
         for n_heads in (1, 2, 12, 24)
     }
     assert sizes == {4 * 24**2 + 4 * 24}
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+def test_in_bfloat16_the_layer_is_itself_up_to_rounding(n_kv_heads):
+    layer = CausalSelfAttention(32, 4, n_kv_heads=n_kv_heads).bfloat16()
+    with torch.no_grad():
+        layer.qkv.weight *= 4  # so that the weights are far from equal
+    x = torch.randn(2, 40, 32).bfloat16()
+    short, expected = layer(x), copy.deepcopy(layer).double()(x.double())
+    assert (short.double() - expected).norm() < 0.03 * expected.norm()
+    layer.fused = False
+    assert (layer(x).double() - expected).norm() < 0.03 * expected.norm()
 
 
 def test_the_layer_works_in_half_precision_and_keeps_nothing_but_weights():
@@ -350,6 +557,8 @@ CSA = CausalSelfAttention
 BAD = [
     (lambda: causal_mask(0), ValueError, "n_queries=0 must be at least 1"),
     (lambda: causal_mask(2.0), TypeError, "n_queries=2.0 must be an int"),
+    (lambda: causal_mask(True), TypeError, "n_queries=True must be an int"),
+    (lambda: causal_mask(1, True), TypeError, "n_keys=True must be an int"),
     (lambda: causal_mask(3, 2), ValueError, "n_keys=2 is fewer than n_queries=3"),
     (lambda: attention_weights(x(2, 3), x(2, 4)), ValueError, "q has 3 .* k has 4"),
     (
@@ -367,6 +576,11 @@ BAD = [
         ValueError,
         r"mask has shape \(3, 3\), but the scores have \(2, 2\)",
     ),
+    (
+        lambda: attention_weights(x(5, 2, 3), x(5, 2, 3), x(4, 2, 2) == 0),
+        ValueError,
+        r"mask has shape \(4, 2, 2\), but the scores have \(5, 2, 2\)",
+    ),
     (lambda: attention(x(2, 3), x(4, 3), x(5, 3)), ValueError, "k has 4 .* v has 5"),
     (
         lambda: attention(x(2, 3), x(2, 3), x(2, 3), dropout=1.0),
@@ -375,6 +589,11 @@ BAD = [
     ),
     (lambda: CSA(10, 3), ValueError, "d_model=10 is not divisible by n_heads=3"),
     (lambda: CSA(8, 0), ValueError, "n_heads=0 must be at least 1"),
+    (lambda: CSA(8, 4, n_kv_heads=3), ValueError, "n_heads=4 is not .* n_kv_heads=3"),
+    (lambda: CSA(8, 4, n_kv_heads=0), ValueError, "n_kv_heads=0 must be at least 1"),
+    (lambda: CSA(8, 4, n_kv_heads=True), TypeError, "n_kv_heads=True must be an int"),
+    (lambda: CSA(8, 4, d_head=0), ValueError, "d_head=0 must be at least 1"),
+    (lambda: CSA(8, 4, d_head=2.0), TypeError, "d_head=2.0 must be an int"),
     (lambda: CSA(8.0, 2), TypeError, "d_model=8.0 must be an int"),
     (lambda: CSA(8, 2, dropout=-0.1), ValueError, "dropout=-0.1 must be"),
     (lambda: CSA(8, 2, dropout=math.nan), ValueError, "dropout=nan must be"),

@@ -1,4 +1,4 @@
-"""Chapter 3's module: look-up, its gradient, neighbours, and three kinds of places."""
+"""Chapter 3's module: look-up, its gradient, neighbors, three kinds of positions."""
 
 import math
 
@@ -82,12 +82,12 @@ def test_int32_ids_and_empty_ids_are_fine():
     assert embedding(torch.empty(2, 0, dtype=torch.int64)).shape == (2, 0, 3)
 
 
-# Neighbours
+# Neighbors
 
 
 @quick
 @given(st.integers(2, 20), st.integers(1, 6), seeds)
-def test_neighbours_equal_a_plain_sort_by_cosine(n, d, seed):
+def test_neighbors_equal_a_plain_sort_by_cosine(n, d, seed):
     g = seeded(seed)
     weight = torch.randn(n, d, generator=g, dtype=torch.float64)
     token, k = seed % n, 1 + seed % (n - 1)
@@ -104,13 +104,13 @@ def test_neighbours_equal_a_plain_sort_by_cosine(n, d, seed):
         assert [i for i, _ in found] == expected
 
 
-def test_neighbours_go_by_direction_ties_by_id_and_never_name_the_token_itself():
+def test_neighbors_go_by_direction_ties_by_id_and_never_name_the_token_itself():
     weight = torch.tensor([[0.0, 2], [0, 1], [1, 0], [0, 9], [0, 0], [0, -1]])
     assert nearest_tokens(weight, 1) == [(0, 1), (3, 1), (2, 0), (4, 0), (5, -1)]
     assert nearest_tokens(weight, 3, k=1) == [(0, 1)]
 
 
-def test_neighbours_of_a_trained_parameter_leave_it_as_it_was():
+def test_neighbors_of_a_trained_parameter_leave_it_as_it_was():
     embedding = TokenEmbedding(6, 3)
     before = embedding.weight.detach().clone()
     found = nearest_tokens(embedding.weight, 2, k=5)
@@ -122,17 +122,17 @@ def test_neighbours_of_a_trained_parameter_leave_it_as_it_was():
 
 
 def test_learned_positions_are_rows_of_the_table_from_any_start():
-    places = LearnedPositions(7, 4)
-    assert torch.equal(places(7), places.weight)
-    assert torch.equal(places(3), places.weight[:3])
-    assert torch.equal(torch.cat([places(2), places(5, 2)]), places.weight)
-    assert places(0, 7).shape == (0, 4)
+    positions = LearnedPositions(7, 4)
+    assert torch.equal(positions(7), positions.weight)
+    assert torch.equal(positions(3), positions.weight[:3])
+    assert torch.equal(torch.cat([positions(2), positions(5, 2)]), positions.weight)
+    assert positions(0, 7).shape == (0, 4)
 
 
-def test_only_the_places_in_use_learn():
-    places = LearnedPositions(7, 4)
-    places(3, start=2).sum().backward()
-    assert places.weight.grad.tolist() == [[float(2 <= t < 5)] * 4 for t in range(7)]
+def test_only_the_positions_in_use_learn():
+    positions = LearnedPositions(7, 4)
+    positions(3, start=2).sum().backward()
+    assert positions.weight.grad.tolist() == [[float(2 <= t < 5)] * 4 for t in range(7)]
 
 
 # Sinusoids
@@ -173,12 +173,12 @@ def test_dot_products_of_sinusoids_depend_only_on_the_distance():
 def test_rotation_is_multiplication_by_a_complex_number(lead, T, d, base, seed):
     g = seeded(seed)
     x = torch.randn(*lead, T, d, generator=g, dtype=torch.float64)
-    places = torch.randint(-500, 500, (T,), generator=g)
+    positions = torch.randint(-500, 500, (T,), generator=g)
     speed = torch.tensor([base ** (-2 * i / d) for i in range(d // 2)]).double()
-    spin = torch.exp(1j * places[:, None] * speed)
+    spin = torch.exp(1j * positions[:, None] * speed)
     z = torch.complex(x[..., ::2], x[..., 1::2]) * spin
     assert torch.allclose(
-        rotate(x, places, base=base), torch.view_as_real(z).flatten(-2), atol=1e-4
+        rotate(x, positions, base=base), torch.view_as_real(z).flatten(-2), atol=1e-4
     )
 
 
@@ -196,7 +196,7 @@ def test_only_the_distance_of_two_rotated_vectors_counts(d, offset, seed):
         assert torch.allclose(values, values[0].expand_as(values), atol=1e-9)
 
 
-def test_rotation_keeps_lengths_and_place_zero_and_adds_up():
+def test_rotation_keeps_lengths_and_position_zero_and_adds_up():
     x = torch.randn(2, 3, 5, 8, generator=seeded(), dtype=torch.float64)
     a, b = torch.tensor([0, 1, 2, 50, 7]), torch.tensor([3, 0, 9, -50, 11])
     assert torch.equal(rotate(x, 0 * a), x)
@@ -208,9 +208,9 @@ def test_rotation_keeps_lengths_and_place_zero_and_adds_up():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_rotation_keeps_the_type_and_is_as_exact_as_it_allows(dtype):
     x = torch.randn(3, 16, generator=seeded()).to(dtype)
-    places = torch.tensor([5, 4001, 999])
-    exact = rotate(x.double(), places)
-    got = rotate(x, places)
+    positions = torch.tensor([5, 4001, 999])
+    exact = rotate(x.double(), positions)
+    got = rotate(x, positions)
     assert got.dtype == dtype
     atol = 5 * torch.finfo(dtype).eps if dtype != torch.float32 else 2e-3
     assert torch.allclose(got.double(), exact, atol=atol * x.abs().max().item())
@@ -221,9 +221,88 @@ def test_gradients_flow_back_through_a_rotation():
     assert torch.autograd.gradcheck(lambda x: rotate(x, torch.arange(4)), x)
 
 
+def test_fractions_of_a_position_are_turned_too_as_interpolation_needs():
+    x = torch.randn(6, 8, generator=seeded(), dtype=torch.float64)
+    whole = rotate(x, torch.arange(6))
+    twice = rotate(rotate(x, torch.arange(6) / 2), torch.arange(6) / 2)
+    assert torch.allclose(twice, whole)
+
+
+# Llama 3's scaling
+
+
+def by_hand(speed, scaling):
+    factor, low, high, length = scaling
+    turns = length * speed / (2 * math.pi)
+    if turns > high:
+        return speed
+    if turns < low:
+        return speed / factor
+    kept = (turns - low) / (high - low)
+    return kept * speed + (1 - kept) * speed / factor
+
+
+@quick
+@given(
+    st.integers(1, 40), st.floats(2, 1e6), st.floats(1, 32), st.floats(0.1, 3),
+    st.floats(0.1, 8), st.integers(1, 10_000),
+)  # fmt: skip
+def test_scaling_slows_each_pair_by_the_turns_it_makes(n, base, f, low, more, length):
+    scaling = (f, low, low + more, length)
+    arrows = torch.tensor([[1.0, 0.0] * n], dtype=torch.float64)  # (1, 2n)
+    tips = rotate(arrows, torch.tensor([1]), base=base, scaling=scaling)
+    got = torch.atan2(tips[0, 1::2], tips[0, ::2])
+    expected = [by_hand(base ** (-i / n), scaling) for i in range(n)]
+    assert got.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_factor_of_one_changes_nothing():
+    x = torch.randn(5, 16, generator=seeded(), dtype=torch.float64)
+    scaled = rotate(x, torch.arange(5), scaling=(1, 1, 4, 64))
+    assert torch.allclose(scaled, rotate(x, torch.arange(5)))
+
+
+@pytest.mark.parametrize(
+    "d, base, scaling",
+    [
+        (64, 500_000.0, (8, 1, 4, 8192)),  # Llama 3.1
+        (128, 500_000.0, (32, 1, 4, 8192)),  # Llama 3.2
+        (16, 10_000.0, (4, 0.5, 2, 100)),
+    ],
+)
+def test_scaling_equals_hugging_faces_llama(d, base, scaling):
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    factor, low, high, length = scaling
+    config = llama.LlamaConfig(
+        hidden_size=2 * d,
+        num_attention_heads=2,
+        max_position_embeddings=int(factor * length),
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": base,
+            "factor": float(factor),
+            "low_freq_factor": float(low),
+            "high_freq_factor": float(high),
+            "original_max_position_embeddings": length,
+        },
+    )
+    positions = torch.tensor([0, 1, 2, 50, 900, 3001])
+    q, k = torch.randn(2, 1, 3, 6, d, generator=seeded())  # (B, H, T, d) each
+    cos, sin = llama.LlamaRotaryEmbedding(config)(q, positions[None])
+    theirs = llama.apply_rotary_pos_emb(q, k, cos, sin)
+    for x, wanted in zip((q, k), theirs):
+        pairs_of_halves = x.unflatten(-1, (2, d // 2)).mT.flatten(-2)
+        got = rotate(pairs_of_halves, positions, base=base, scaling=scaling)
+        in_halves = got.unflatten(-1, (d // 2, 2)).mT.flatten(-2)
+        assert torch.allclose(in_halves, wanted, atol=1e-3)
+    plain = rotate(q, positions, base=base)
+    assert not torch.allclose(plain, rotate(q, positions, base=base, scaling=scaling))
+
+
 # Bad input
 
 IDS, W = torch.tensor([0, 1]), torch.zeros(5, 2)
+X = (torch.ones(2, 4), IDS)
 BAD = [
     (TokenEmbedding, (0, 4), {}, ValueError, "vocab_size=0 must be at least 1"),
     (TokenEmbedding, (4, -1), {}, ValueError, "d_model=-1 must be at least 1"),
@@ -246,6 +325,12 @@ BAD = [
     (rotate, (torch.ones(2), IDS), {}, ValueError, r"x of shape \(2,\) do not fit"),
     (rotate, (torch.ones(2, 4).int(), IDS), {}, TypeError, "floating point.*int32"),
     (rotate, (torch.ones(2, 4), IDS), {"base": 0}, ValueError, "base=0 must be above"),
+    (rotate, X, {"scaling": (8, 1, 4)}, ValueError, r"4\) must be four numbers"),
+    (rotate, X, {"scaling": (8, 1, 4, "a")}, ValueError, "'a'\\) must be four numbers"),
+    (rotate, X, {"scaling": (0.5, 1, 4, 9)}, ValueError, "factor of at least 1"),
+    (rotate, X, {"scaling": (8, 0, 4, 9)}, ValueError, "two numbers of turns"),
+    (rotate, X, {"scaling": (8, 4, 4, 9)}, ValueError, "the lower first"),
+    (rotate, X, {"scaling": (8, 1, 4, 0)}, ValueError, "length that was trained on"),
     (nearest_tokens, (W, 5), {}, ValueError, "token_id=5 is outside 0..4"),
     (nearest_tokens, (W, -1), {}, ValueError, "token_id=-1 is outside 0..4"),
     (nearest_tokens, (W, 0, 0), {}, ValueError, "k=0 must be at least 1"),

@@ -164,6 +164,35 @@ def test_reading_in_pieces_with_a_cache_equals_reading_at_once(model, cuts, fuse
     assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-4)
 
 
+LATER = {
+    "norm": "rms", "mlp": "swiglu", "positions": "rotary", "n_kv_heads": 1,
+    "d_head": 10, "qk_norm": True, "bias": False, "rope_scaling": (4.0, 1.0, 4.0, 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields", [LATER, {"positions": "sinusoidal"}, {"positions": "none"}]
+)
+def test_later_architectures_are_continued_with_a_cache_as_without(fields):
+    model = make(GPTConfig(60, 16, 24, 2, 3, **fields))
+    rows = generate(model, [[3, 1, 4, 1, 5], [9]], 40, temperature=0)
+    assert rows == [slowly(model, p, 40) for p in ([3, 1, 4, 1, 5], [9])]
+
+
+def test_the_cache_holds_the_keys_and_values_of_shared_heads_once():
+    cache = KVCache(GPTConfig(60, 16, 24, 2, 4, n_kv_heads=2, d_head=10), 5, 11)
+    assert cache.layers[0].keys.shape == (5, 2, 11, 10)
+    assert len(cache.layers) == 2
+
+
+@pytest.mark.parametrize("field", [name for name in LATER if name != "bias"])
+def test_gpt2s_format_refuses_what_gpt2_has_not(field, tmp_path):
+    model = GPT(GPTConfig(60, 16, 24, 2, 3, **{field: LATER[field]}))
+    with pytest.raises(ValueError, match=field):
+        save_pretrained(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_the_cache_has_the_size_of_the_formula():
     cache = KVCache(SMALL, 5, 11, dtype=torch.float16)
     held = [t for layer in cache.layers for t in (layer.keys, layer.values)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from solutions.generation import save_pretrained
+from solutions.attention import LayerCache
 from solutions.gpt import (
     GPT,
     Block,
@@ -18,20 +18,40 @@ from solutions.gpt import (
     GPTConfig,
     LayerNorm,
     gelu,
-    initialise_weights,
+    initialize_weights,
 )
 
 SMALL = GPTConfig(50, 16, d_model=32, n_layers=3, n_heads=4)
+LLAMA = dict(
+    bias=False, norm="rms", norm_eps=1e-6, mlp="swiglu", d_mlp=88, positions="rotary",
+    n_kv_heads=2, tie_embeddings=False,
+)  # fmt: skip
+QWEN3 = LLAMA | {"d_head": 12, "qk_norm": True, "tie_embeddings": True}
+CHOICES = {  # every field of a later model alone, and two models of them
+    "GPT-2": {}, "rms": {"norm": "rms"}, "swiglu": {"mlp": "swiglu", "d_mlp": 40},
+    "relu2": {"mlp": "relu2"}, "rotary": {"positions": "rotary"},
+    "stretched": {"positions": "rotary", "rope_scaling": (4.0, 1.0, 4.0, 8)},
+    "sinusoidal": {"positions": "sinusoidal"}, "none": {"positions": "none"},
+    "grouped": {"n_kv_heads": 2}, "one for all": {"n_kv_heads": 1},
+    "wide heads": {"d_head": 20}, "narrow heads": {"d_head": 3},
+    "qk": {"qk_norm": True}, "no biases": {"bias": False},
+    "llama": LLAMA, "qwen3": QWEN3,
+}  # fmt: skip
+EACH_CHOICE = pytest.mark.parametrize("changes", CHOICES.values(), ids=list(CHOICES))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def small_gpt(**changes) -> GPT:
+def config(**changes) -> GPTConfig:
+    return GPTConfig(**(vars(SMALL) | changes))
+
+
+def small_gpt(*, fused: bool = True, **changes) -> GPT:
     """A GPT whose every parameter, biases and scales too, is far from its start."""
-    config = GPTConfig(**(vars(SMALL) | changes))
-    model, generator = GPT(config, generator=seeded()), seeded(1)
+    model = GPT(config(**changes), generator=seeded(), fused=fused)
+    generator = seeded(1)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.2 * torch.randn(p.shape, generator=generator))
@@ -127,53 +147,139 @@ def test_block_is_torchs_encoder_layer(n_heads):
 # --- the whole ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_gpt_is_hugging_faces_gpt2(tmp_path, tied):
-    transformers = pytest.importorskip("transformers")
-    model, ids = small_gpt(tie_embeddings=tied), some_ids(2, 16)
-    save_pretrained(model, tmp_path)
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        assert torch.allclose(model(ids), theirs(ids).logits, atol=1e-4)
-    assert theirs.num_parameters() == model.n_parameters()
+GPT2_FIELDS = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+GPT2_NAMES = {
+    "tokens": "wte", "positions": "wpe", "blocks": "h", "norm1": "ln_1",
+    "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
+    "norm2": "ln_2", "feed_forward.up": "mlp.c_fc",
+    "feed_forward.down": "mlp.c_proj", "norm": "ln_f", "head": "lm_head",
+}  # fmt: skip
 
 
-def test_gpt_takes_weights_that_hugging_face_made():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(
-        vocab_size=50, n_positions=16, n_embd=32, n_layer=3, n_head=4,
-        bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    theirs = transformers.GPT2LMHeadModel(config).eval()
+@torch.no_grad()
+def shaken(model: nn.Module) -> nn.Module:
+    """Every parameter, biases and scales too, far from where it starts."""
     generator = seeded(3)
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    source, model = theirs.transformer.state_dict(), GPT(SMALL).eval()
-    short = {
-        "tokens": "wte", "positions": "wpe", "blocks": "h", "norm1": "ln_1",
-        "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
-        "norm2": "ln_2", "feed_forward.up": "mlp.c_fc",
-        "feed_forward.down": "mlp.c_proj", "norm": "ln_f",
-    }  # fmt: skip
+    for p in model.parameters():
+        p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("shape", [(50, 16, 32, 3, 4), (97, 24, 40, 2, 1)])
+def test_gpt_is_hugging_faces_gpt2(shape, tied):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    theirs = shaken(
+        transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                **dict(zip(GPT2_FIELDS, shape, strict=True)), tie_word_embeddings=tied,
+                bos_token_id=None, eos_token_id=None,
+            )  # fmt: skip
+        )
+    )
+    source = {k.removeprefix("transformer."): v for k, v in theirs.state_dict().items()}
+    model = GPT(GPTConfig(*shape, tie_embeddings=tied)).eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
-            for ours, his in short.items():
+            for ours, his in GPT2_NAMES.items():
                 name = name.replace(ours + ".", his + ".")
             value = source[name]  # their matrices in blocks are (inputs, outputs)
             is_matrix = name.startswith("h.") and value.ndim == 2
             p.copy_(value.T if is_matrix else value)
-        ids = some_ids(2, 16)
+        ids = torch.randint(shape[0], (2, shape[1]), generator=seeded(2))
         assert torch.allclose(model(ids), theirs(ids).logits, atol=1e-4)
+    assert theirs.num_parameters() == model.n_parameters()
+
+
+LLAMA_NAMES = {
+    "model.head": "lm_head", "tokens": "embed_tokens", "blocks": "layers",
+    "norm1": "input_layernorm", "norm2": "post_attention_layernorm",
+    "attention.out": "self_attn.o_proj", "attention.": "self_attn.",
+    "feed_forward.up": "mlp.up_proj", "feed_forward.gate": "mlp.gate_proj",
+    "feed_forward.down": "mlp.down_proj",
+}  # fmt: skip
+
+
+def by_pairs(rows: torch.Tensor, d_head: int) -> torch.Tensor:
+    """Features i and i + d/2 of each head become neighbors, as `rotate` wants them."""
+    return rows.unflatten(0, (-1, 2, d_head // 2)).transpose(1, 2).flatten(0, 2)
+
+
+@torch.no_grad()
+def from_llama(theirs) -> GPT:
+    """Our GPT with the configuration and the weights of Hugging Face's model."""
+    c, scaling = theirs.config, None
+    rope = c.rope_parameters
+    if rope["rope_type"] == "llama3":
+        trained = rope["original_max_position_embeddings"]
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        scaling = (rope["factor"], low, high, trained)
+    config = GPTConfig(
+        c.vocab_size, c.max_position_embeddings, c.hidden_size, c.num_hidden_layers,
+        c.num_attention_heads, bias=False, tie_embeddings=c.tie_word_embeddings,
+        n_kv_heads=c.num_key_value_heads, d_head=c.head_dim, norm="rms",
+        norm_eps=c.rms_norm_eps, mlp="swiglu", d_mlp=c.intermediate_size,
+        positions="rotary", rope_base=rope["rope_theta"], rope_scaling=scaling,
+        qk_norm=c.model_type == "qwen3",
+    )  # fmt: skip
+    model, source, d = GPT(config), theirs.state_dict(), c.head_dim
+    for name, p in model.named_parameters():
+        name = f"model.{name}"
+        for ours, his in LLAMA_NAMES.items():
+            name = name.replace(ours, his)
+        if "qkv" in name:
+            q, k, v = (source[name.replace("qkv", f"{part}_proj")] for part in "qkv")
+            p.copy_(torch.cat([by_pairs(q, d), by_pairs(k, d), v]))
+        else:
+            is_norm = name.endswith(("q_norm.weight", "k_norm.weight"))
+            p.copy_(by_pairs(source[name], d) if is_norm else source[name])
+    return model.eval()
+
+
+STRETCHED = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("Llama", {}),
+        ("Llama", {"num_key_value_heads": 2, "rms_norm_eps": 1e-5}),
+        ("Llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+        ("Llama", {"rope_parameters": STRETCHED, "num_key_value_heads": 2}),
+        ("Llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
+        ("Llama", {"head_dim": 6, "num_hidden_layers": 1}),
+        ("Qwen3", {"head_dim": 12}),
+        ("Qwen3", {"head_dim": 20, "num_key_value_heads": 2}),
+        ("Qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
+        ("Qwen3", {"hidden_size": 32, "head_dim": 8, "rope_parameters": STRETCHED}),
+    ],
+)  # fmt: skip
+def test_gpt_is_hugging_faces_llama_and_qwen3(kind, changes):
+    transformers = pytest.importorskip("transformers")
+    sizes = dict(
+        vocab_size=60, max_position_embeddings=64, hidden_size=48, head_dim=None,
+        intermediate_size=100, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=4, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**sizes | changes)
+    theirs = shaken(getattr(transformers, f"{kind}ForCausalLM")(config))
+    model, ids = from_llama(theirs), torch.randint(60, (2, 64), generator=seeded(2))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        assert expected.std() > 0.5  # a real signal
+        assert torch.allclose(model(ids), expected, atol=1e-4)
+    assert theirs.num_parameters() == model.n_parameters()
 
 
 @given(cut=st.integers(1, 15), seed=st.integers(0, 99), fused=st.booleans())
 @settings(deadline=None, max_examples=15)
 def test_the_past_ignores_the_future(cut, seed, fused):
-    model = small_gpt()
-    for block in model.blocks:
-        block.attention.fused = fused
+    model = small_gpt(fused=fused)
     ids = some_ids(2, 16, seed=seed)
     other = ids.clone()
     other[:, cut:] = (other[:, cut:] + 1) % SMALL.vocab_size
@@ -183,7 +289,7 @@ def test_the_past_ignores_the_future(cut, seed, fused):
     assert not torch.allclose(before[:, cut], after[:, cut], atol=1e-3)
 
 
-def test_every_place_hears_every_earlier_one_and_no_later_one():
+def test_every_position_hears_every_earlier_one_and_no_later_one():
     model, T = small_gpt(), 8
     x = (model.tokens(some_ids(1, T)) + model.positions(T)).detach().requires_grad_()
     stream = x
@@ -209,7 +315,7 @@ def test_texts_of_a_batch_do_not_meet():
         assert torch.allclose(model(ids), alone, atol=1e-5)
 
 
-def test_places_matter():
+def test_positions_matter():
     model = small_gpt()
     with torch.no_grad():
         said = model(torch.full((1, 16), 7))[0]  # the same token sixteen times
@@ -278,10 +384,10 @@ def test_dropout_falls_on_the_embeddings_and_on_both_writes():
     assert (written == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
 
 
-# --- first weights --------------------------------------------------------------------
+# --- initial weights ------------------------------------------------------------------
 
 
-def test_first_weights_are_gpt2s():
+def test_initial_weights_are_gpt2s():
     model = GPT(GPTConfig(400, 128, 128, 8, 4), generator=seeded())
     for name, p in model.named_parameters():
         if p.ndim == 2:
@@ -305,6 +411,24 @@ def test_the_generator_alone_decides_the_weights():
     assert not torch.equal(first, drawn(6))
 
 
+@EACH_CHOICE
+def test_a_generator_leaves_the_global_one_alone(changes):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    GPT(config(**changes), generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+    GPT(config(**changes))
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+@EACH_CHOICE
+def test_the_loss_at_the_start_is_ln_v_for_every_choice(changes):
+    model = GPT(config(**changes), generator=seeded())
+    ids, targets = some_ids(8, 16), some_ids(8, 16, seed=3)
+    loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+    assert loss.item() == pytest.approx(math.log(50), abs=0.1)
+
+
 def test_depth_does_not_make_the_stream_grow():
     def size(n_layers):
         config = GPTConfig(50, 32, 64, n_layers, 4)
@@ -316,6 +440,153 @@ def test_depth_does_not_make_the_stream_grow():
 
     with torch.no_grad():
         assert size(32) == pytest.approx(size(4), rel=0.1)
+
+
+# --- what came after GPT-2 ------------------------------------------------------------
+
+
+class Memory:
+    """The least that GPT.forward asks of a cache."""
+
+    def __init__(self, config: GPTConfig, batch_size: int) -> None:
+        size = (batch_size, config.kv_heads, config.context_length, config.head_width)
+        self.layers = [
+            LayerCache(torch.zeros(size), torch.zeros(size))
+            for _ in range(config.n_layers)
+        ]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length
+
+
+@EACH_CHOICE
+@pytest.mark.parametrize("fused", [True, False])
+def test_with_a_cache_it_says_the_same(changes, fused):
+    model, ids = small_gpt(fused=fused, **changes), some_ids(2, 16)
+    with torch.no_grad():
+        whole, memory = model(ids), Memory(model.config, 2)
+        pieces = [model(piece, memory) for piece in ids.split([5, 1, 1, 6, 3], dim=1)]
+    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-4)
+
+
+@EACH_CHOICE
+def test_fused_and_written_out_agree(changes):
+    ids = some_ids(2, 16)
+    with torch.no_grad():
+        fused, plain = (small_gpt(fused=f, **changes)(ids) for f in (True, False))
+    assert torch.allclose(fused, plain, atol=1e-4)
+
+
+@EACH_CHOICE
+def test_last_only_is_the_last_of_all(changes):
+    model, ids = small_gpt(**changes), some_ids(2, 16)
+    with torch.no_grad():
+        last = model(ids, last_only=True)
+        assert last.shape == (2, 1, 50)
+        assert torch.allclose(last, model(ids)[:, -1:], atol=1e-5)
+        memory = Memory(model.config, 2)
+        model(ids[:, :9], memory, last_only=True)
+        last = model(ids[:, 9:], memory, last_only=True)
+        assert torch.allclose(last, model(ids)[:, -1:], atol=1e-4)
+
+
+@EACH_CHOICE
+def test_the_past_ignores_the_future_for_every_choice(changes):
+    model, ids = small_gpt(**changes), some_ids(2, 16)
+    other = ids.clone()
+    other[:, 7:] = (other[:, 7:] + 1) % SMALL.vocab_size
+    with torch.no_grad():
+        before, after = model(ids), model(other)
+    assert torch.allclose(before[:, :7], after[:, :7], atol=1e-5)
+    assert not torch.allclose(before[:, 7], after[:, 7], atol=1e-3)
+
+
+@EACH_CHOICE
+def test_every_choice_compiles_to_one_graph(changes):
+    model, ids = small_gpt(**changes), some_ids(2, 16)
+    torch._dynamo.reset()  # each choice compiles anew
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        assert torch.allclose(compiled(ids), model(ids), atol=1e-5)
+        last = compiled(ids, last_only=True)
+        assert torch.allclose(last, model(ids)[:, -1:], atol=1e-5)
+
+
+@EACH_CHOICE
+def test_every_choice_can_be_built_without_memory(changes):
+    with torch.device("meta"):
+        model = GPT(config(**changes), fused=False)
+        assert all(t.is_meta for t in (*model.parameters(), *model.buffers()))
+        logits = model(torch.zeros(2, 16, dtype=torch.int64))
+    assert logits.is_meta and logits.shape == (2, 16, 50)
+
+
+@EACH_CHOICE
+def test_every_parameter_of_every_choice_gets_a_gradient(changes):
+    model = small_gpt(**changes)
+    model(some_ids(2, 16)).square().mean().backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.any(), name
+
+
+def test_rms_norm_is_its_formula():
+    model = small_gpt(norm="rms", norm_eps=1e-2)
+    norm, x = model.blocks[0].norm1, torch.randn(2, 5, 32, generator=seeded())
+    root = (x.square().mean(-1, keepdim=True) + 1e-2).sqrt()
+    assert torch.allclose(norm(x), x / root * norm.weight, atol=1e-5)
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_swiglu_and_relu2_are_their_formulas(bias):
+    x = torch.randn(2, 5, 8, generator=seeded())
+    network = FeedForward(8, d_mlp=20, bias=bias, kind="swiglu", generator=seeded(1))
+    gate = network.gate(x)
+    expected = network.down(gate * torch.sigmoid(gate) * network.up(x))
+    assert torch.allclose(network(x), expected, atol=1e-6)
+    assert {p.shape[0] for p in network.up.parameters()} == {20}
+    network = FeedForward(8, bias=bias, kind="relu2", generator=seeded(1))
+    expected = network.down(network.up(x).clamp(min=0) ** 2)
+    assert torch.allclose(network(x), expected, atol=1e-6)
+
+
+def test_rotary_logits_do_not_ask_where_the_text_begins():
+    model, ids = small_gpt(positions="rotary"), some_ids(1, 6)
+    block, x = model.blocks[0], model.tokens(ids)
+    with torch.no_grad():
+        here = block(x)
+        shifted = block(x, None, 7)  # the same tokens, seven positions later
+    assert torch.allclose(here, shifted, atol=1e-4)
+
+
+def test_without_positions_one_block_cannot_tell_the_order():
+    ids = some_ids(1, 16)
+    shuffled = torch.cat([ids[:, :15].flip(1), ids[:, 15:]], dim=1)
+    for n_layers, blind in ((1, True), (2, False)):
+        model = small_gpt(positions="none", n_layers=n_layers)
+        with torch.no_grad():
+            said, other = (model(t, last_only=True) for t in (ids, shuffled))
+        assert torch.allclose(said, other, atol=1e-4) == blind
+
+
+def test_sinusoids_are_no_parameters_and_follow_the_model():
+    model = small_gpt(positions="sinusoidal")
+    assert "waves" not in model.state_dict()
+    assert model.n_parameters() == small_gpt(positions="none").n_parameters()
+    assert model.double().waves.dtype == torch.float64
+    assert model.waves.square().mean().sqrt().item() == pytest.approx(0.02, rel=1e-3)
+
+
+def test_kinds_of_norm_and_widths_reach_every_part():
+    model = small_gpt(**QWEN3)
+    attention, network = model.blocks[1].attention, model.blocks[1].feed_forward
+    assert tuple(attention.qkv.weight.shape) == ((4 + 2 * 2) * 12, 32)
+    assert tuple(attention.out.weight.shape) == (32, 4 * 12)
+    assert tuple(network.gate.weight.shape) == (88, 32)
+    norms = [model.norm, model.blocks[0].norm2, attention.q_norm, attention.k_norm]
+    assert [norm.eps for norm in norms] == [1e-6] * 4
+    assert not [name for name, _ in model.named_parameters() if name.endswith("bias")]
 
 
 # --- counting -------------------------------------------------------------------------
@@ -352,29 +623,56 @@ def test_parameters_follow_the_formula(V, T, H, d, n, bias, tied):
     assert model.n_parameters(embeddings=False) == rest
 
 
-@pytest.mark.parametrize(
-    "config",
-    [GPTConfig(100, 32, 48, 3, 4), GPTConfig(37, 8, 16, 1, 1, bias=False)],
-)
-def test_flops_are_what_torch_counts(config):
-    model = GPT(config)
-    for block in model.blocks:
-        block.attention.fused = False
-    ids = torch.zeros(2, config.context_length, dtype=torch.int64)
+@EACH_CHOICE
+@pytest.mark.parametrize("shape", [(100, 32, 48, 3, 4), (37, 8, 16, 1, 4)])
+def test_flops_are_what_torch_counts(shape, changes):
+    model = GPT(GPTConfig(*shape, **changes), fused=False)
+    ids = torch.zeros(2, model.config.context_length, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         model(ids).sum().backward()
     forward_and_backward = counter.get_total_flops() / ids.numel()
     with FlopCounterMode(display=False) as counter:
         model(ids)
     assert counter.get_total_flops() / ids.numel() == model.flops_per_token()
-    assert forward_and_backward == pytest.approx(3 * model.flops_per_token(), rel=0.01)
+    assert forward_and_backward == pytest.approx(3 * model.flops_per_token(), rel=0.02)
+
+
+@EACH_CHOICE
+@pytest.mark.parametrize("shape", [(100, 32, 48, 3, 4), (37, 8, 16, 1, 4)])
+def test_parameters_of_every_choice_follow_the_formula(shape, changes):
+    c = GPTConfig(*shape, **changes)
+    with torch.device("meta"):
+        model = GPT(c)
+    D, d, width, bias = c.d_model, c.head_width, c.mlp_width, int(c.bias)
+    qkv = (c.n_heads + 2 * c.kv_heads) * d
+    matrices = [(D, qkv), (c.n_heads * d, D), (D, width), (width, D)]
+    matrices += [(D, width)] if c.mlp == "swiglu" else []
+    norm = D if c.norm == "rms" else (1 + bias) * D
+    block = sum(n_in * n_out + bias * n_out for n_in, n_out in matrices)
+    block += 2 * norm + (2 * d if c.qk_norm else 0)
+    rest = c.n_layers * block + norm + (0 if c.tie_embeddings else D * c.vocab_size)
+    tables = D * c.vocab_size
+    tables += D * c.context_length if c.positions == "learned" else 0
+    assert model.n_parameters(embeddings=False) == rest
+    assert model.n_parameters() == rest + tables
+
+
+def test_the_models_of_today_have_their_published_sizes():
+    llama = GPTConfig(
+        128_256, 131_072, 4096, 32, 32, n_kv_heads=8, d_mlp=14_336, bias=False,
+        tie_embeddings=False, norm="rms", mlp="swiglu", positions="rotary",
+        rope_base=500_000.0, rope_scaling=(8.0, 1.0, 4.0, 8192),
+    )  # fmt: skip
+    qwen = GPTConfig(
+        151_936, 40_960, 1024, 28, 16, n_kv_heads=8, d_head=128, d_mlp=3072, bias=False,
+        norm="rms", mlp="swiglu", positions="rotary", rope_base=1e6, qk_norm=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        assert GPT(llama).n_parameters() == 8_030_261_248
+        assert GPT(qwen).n_parameters() == 596_049_920
 
 
 # --- bad input ------------------------------------------------------------------------
-
-
-def config(**changes) -> GPTConfig:
-    return GPTConfig(**(vars(SMALL) | changes))
 
 
 @pytest.mark.parametrize(
@@ -394,6 +692,39 @@ def config(**changes) -> GPTConfig:
         (lambda: config(bias=None), TypeError, "bias=None must be True or False"),
         (lambda: config(tie_embeddings=1), TypeError, "tie_embeddings=1 must be"),
         (lambda: GPTConfig.gpt2("117M"), ValueError, "size='117M' must be one of 124M"),
+        (lambda: config(n_kv_heads=3), ValueError, "n_heads=4 .* n_kv_heads=3"),
+        (lambda: config(n_kv_heads=8), ValueError, "n_heads=4 .* n_kv_heads=8"),
+        (lambda: config(n_kv_heads=0), ValueError, "n_kv_heads=0 must be at least 1"),
+        (lambda: config(n_kv_heads=2.0), TypeError, "n_kv_heads=2.0 must be an int"),
+        (lambda: config(d_head=0), ValueError, "d_head=0 must be at least 1"),
+        (lambda: config(d_head="8"), TypeError, "d_head='8' must be an int"),
+        (lambda: config(d_mlp=-1), ValueError, "d_mlp=-1 must be at least 1"),
+        (lambda: config(d_mlp=8.5), TypeError, "d_mlp=8.5 must be an int"),
+        (lambda: config(norm="batch"), ValueError, "norm='batch' must be one of .*rms"),
+        (lambda: config(norm=None), ValueError, "norm=None must be one of"),
+        (lambda: config(norm_eps=0.0), ValueError, "norm_eps=0.0 must be above 0"),
+        (lambda: config(norm_eps="x"), TypeError, "norm_eps='x' must be a number"),
+        (lambda: config(mlp="relu"), ValueError, "mlp='relu' must be one of .*swiglu"),
+        (lambda: config(positions="alibi"), ValueError, "positions='alibi' must be"),
+        (lambda: config(rope_base=0), ValueError, "rope_base=0 must be above 0"),
+        (lambda: config(rope_base=None), TypeError, "rope_base=None must be a number"),
+        (lambda: config(rope_base=math.nan), ValueError, "rope_base=nan"),
+        (lambda: config(rope_scaling=(8, 1, 4)), ValueError, "four numbers"),
+        (lambda: config(rope_scaling=(8, 4, 1, 9)), ValueError, r"\(8, 4, 1, 9\)"),
+        (lambda: config(rope_scaling=(0.5, 1, 4, 9)), ValueError, "factor"),
+        (lambda: config(qk_norm="yes"), TypeError, "qk_norm='yes' must be True or"),
+        (
+            lambda: config(positions="rotary", d_head=7),
+            ValueError,
+            "d_head=7 must be even",
+        ),
+        (
+            lambda: config(positions="sinusoidal", d_model=33, n_heads=3),
+            ValueError,
+            "d_model=33 must be even",
+        ),
+        (lambda: FeedForward(4, kind="relu"), ValueError, "kind='relu' must be one of"),
+        (lambda: FeedForward(4, d_mlp=0), ValueError, "d_mlp=0 must be at least 1"),
         (lambda: LayerNorm(0), ValueError, "d_model=0 must be at least 1"),
         (lambda: LayerNorm(4, eps=0.0), ValueError, "eps=0.0 must be above 0"),
         (lambda: LayerNorm(4)(torch.ones(2, 5)), ValueError, r"\(2, 5\).*d_model=4"),
@@ -402,7 +733,7 @@ def config(**changes) -> GPTConfig:
         (lambda: FeedForward(4)(torch.ones(5)), ValueError, r"\(5,\).*d_model=4"),
         (lambda: Block(SMALL)(torch.ones(1, 2, 8)), ValueError, "d_model=32"),
         (lambda: gelu(torch.ones(2, dtype=torch.int64)), TypeError, "int64.*float"),
-        (lambda: initialise_weights(nn.Linear(2, 2), 0), ValueError, "n_layers=0"),
+        (lambda: initialize_weights(nn.Linear(2, 2), 0), ValueError, "n_layers=0"),
         (lambda: GPT(SMALL)(some_ids(4)), ValueError, r"\(4,\), but must be \(B, T\)"),
         (lambda: GPT(SMALL)(some_ids(1, 0)), ValueError, r"\(1, 0\).*T at least 1"),
         (lambda: GPT(SMALL)(some_ids(1, 17)), ValueError, "context_length=16"),

@@ -25,7 +25,7 @@ ARROWS = {
     "attention": set(),
     "gpt": {"embeddings", "attention"},
     "pretraining": {"text_data", "optimization", "linear", "checkpoint"},
-    "generation": {"gpt"},
+    "generation": {"gpt", "attention"},
     "optimization": set(),
     "linear": set(),
     "checkpoint": set(),
@@ -120,6 +120,35 @@ def test_export_joins_marked_cells_and_sees_drift(copy):
     assert run_tool(copy, "export.py", "--check").returncode == 1
 
 
+def test_export_writes_methods_into_their_classes(copy):
+    path = copy / "chapters/01_a.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    sources = [
+        '# solutions/a.py\nclass A:\n    """A."""\n\n    x = 1\n\n\ndef f():\n    return 2',
+        "from exercise import method_of",
+        "# solutions/a.py\n@method_of(A)\ndef m(self):\n    return f()\n\n\n"
+        "@method_of(A)\n@property\ndef p(self):\n    return self.x",
+        "assert (A().m(), A().p) == (2, 1)",
+    ]
+    notebook.cells = [nbformat.v4.new_code_cell(s) for s in sources]
+    nbformat.write(notebook, path)
+    assert run_tool(copy, "export.py").returncode == 0
+    expected = (
+        'class A:\n    """A."""\n\n    x = 1\n\n    def m(self):\n        return f()\n\n'
+        "    @property\n    def p(self):\n        return self.x\n\n\n"
+        "def f():\n    return 2\n"
+    )
+    assert (copy / "solutions" / "a.py").read_text("utf-8") == expected
+    sys.path.insert(0, str(ROOT / "chapters"))
+    cells = {}
+    for source in sources:  # as in the notebook, where the class grows
+        exec(source, cells)
+    notebook.cells[2].source = notebook.cells[2].source.replace("(A)", "(B)")
+    nbformat.write(notebook, path)
+    result = run_tool(copy, "export.py")
+    assert result.returncode == 1 and "method_of(B)" in result.stderr
+
+
 def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
     path = copy / "chapters" / "01_a.ipynb"
     notebook = nbformat.read(path, as_version=4)
@@ -136,7 +165,11 @@ def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
             "error",
             ename="E",
             evalue="e",
-            traceback=["Cell In[2], line 1", "\x1b[31mFile /home/me/x.py:3, in f()", "E: e"],
+            traceback=[
+                "Cell In[2], line 1",
+                "\x1b[31mFile /home/me/x.py:3, in f()",
+                "E: e",
+            ],
         ),
     ]
     nbformat.write(notebook, path)
@@ -318,7 +351,9 @@ def test_a_chapter_imports_only_earlier_chapters(path):
     for cell in code_cells(path):
         used = set(re.findall(r"^\s*from solutions\.(\w+) import", cell.source, re.M))
         assert used <= earlier, used - earlier
-        assert not re.search(r"^\s*import solutions\.|get_encoding\(", cell.source, re.M)
+        assert not re.search(
+            r"^\s*import solutions\.|get_encoding\(", cell.source, re.M
+        )
 
 
 TITLES = [

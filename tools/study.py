@@ -149,12 +149,14 @@ def run(text: Text, model: nn.Module, rate: float, tokens: int, seed: int, *,
 class Table:
     """A CSV that grows row by row and knows which rows it has."""
 
-    def __init__(self, name: str, keys: list[str], values: list[str]) -> None:
+    def __init__(
+        self, name: str, keys: list[str], values: list[str], tool: str = "study.py"
+    ) -> None:
         self.path, self.keys, self.columns = FOLDER / f"{name}.csv", keys, keys + values
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             machine = f"{platform.machine()}, PyTorch {torch.__version__}"
-            head = f"# python tools/study.py {name}; CPU ({machine}); seeds as listed\n"
+            head = f"# python tools/{tool} {name}; CPU ({machine}); seeds as listed\n"
             self.path.write_text(head + ",".join(self.columns) + "\n", "utf-8")
         self.rows = self.read()
 

@@ -33,16 +33,75 @@ LENS_RIGHT = {
     "look": "model.head(model.norm(x))",
 }
 
-COUNT = '''def count_parameters(config):
+BLOCK = '''class YourBlock(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        D, bias = config.d_model, {bias}
+        self.norm1 = LayerNorm(D, bias=bias)
+        self.attention = CausalSelfAttention(D, {heads}, bias=bias)
+        self.norm2 = {norm2}
+        self.feed_forward = FeedForward(D, bias=bias)
+
+    def forward(self, x):
+        {first}
+        {second}
+'''
+BLOCK_RIGHT = {
+    "bias": "config.bias",
+    "heads": "config.n_heads",
+    "norm2": "LayerNorm(D, bias=bias)",
+    "first": "x = x + self.attention(self.norm1(x))",
+    "second": "return x + self.feed_forward(self.norm2(x))",
+}
+
+MODEL = '''class YourGPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        V, D = config.vocab_size, config.d_model
+        self.tokens = TokenEmbedding(V, D)
+        self.positions = LearnedPositions(config.context_length, D)
+        self.blocks = {blocks}
+        self.norm = LayerNorm(D)
+        self.head = nn.Linear(D, V, bias=False)
+        {tie}
+        {draw}
+
+    def forward(self, ids):
+        x = {start}
+        for block in self.blocks:
+            {step}
+        return {end}
+'''
+MODEL_RIGHT = {
+    "blocks": "nn.ModuleList(Block(config) for _ in range(config.n_layers))",
+    "tie": "self.head.weight = self.tokens.weight",
+    "draw": "initialize_weights(self, config.n_layers)",
+    "start": "self.tokens(ids) + self.positions(ids.shape[1])",
+    "step": "x = block(x)",
+    "end": "self.head(self.norm(x))",
+}
+
+BILL = '''def bill(config, batch_size):
     V, T, D = config.vocab_size, config.context_length, config.d_model
+    n, H = config.n_layers, config.n_heads
     tables = V * D + T * D + {head}
     block = 12 * D**2 + {block} * D
-    return tables + config.n_layers * block + {last}
+    parameters = tables + n * block + {last}
+    tokens = {tokens}
+    flops = {passes} * tokens * 2 * (n * (12 * D**2 + {attention}) + V * D)
+    numbers = n * ({kept}) + 2 * D + 2 + {loss}
+    return parameters, flops, {held} * parameters + tokens * (4 * numbers + 2 * 8)
 '''
-COUNT_RIGHT = {
+BILL_RIGHT = {
     "head": "(0 if config.tie_embeddings else V * D)",
     "block": "(13 if config.bias else 2)",
     "last": "(2 if config.bias else 1) * D",
+    "tokens": "batch_size * T",
+    "passes": "3",
+    "attention": "2 * T * D",
+    "kept": "16 * D + H + 4",
+    "loss": "V",
+    "held": "16",
 }
 
 WRONG = {
@@ -71,19 +130,41 @@ WRONG = {
         "    return x / ((x**2).mean(-1, keepdim=True) + eps) * weight",
     ],
     "5.2": [
-        SWIGLU.format(**SWIGLU_RIGHT | change)
+        BLOCK.format(**BLOCK_RIGHT | change)
         for change in (
-            {"width": "4 * d_model"},
-            {"width": "round(8 * d_model / 3 + 0.5)"},
-            {"width": "round(8 * d_model / 3)"},
             {"bias": "True"},
-            {"result": "self.down(self.gate(x) * F.silu(self.up(x)))"},
-            {"result": "self.down(torch.sigmoid(self.gate(x)) * self.up(x))"},
-            {"result": "self.down(F.silu(self.gate(x)) + self.up(x))"},
-            {"result": "self.down(gelu(self.gate(x)) * self.up(x))"},
+            {"heads": "1"},
+            {"norm2": "self.norm1"},
+            {"first": "x = self.attention(self.norm1(x))"},
+            {"second": "return self.feed_forward(self.norm2(x))"},
+            {"first": "x = x + self.attention(x)"},
+            {"first": "y = x + self.attention(self.norm1(x))"},  # and reads the old x
+            {"first": "y = self.norm1(x); x = y + self.attention(y)"},
+            {
+                "first": "x = self.norm1(x + self.attention(x))",
+                "second": "return self.norm2(x + self.feed_forward(x))",
+            },
         )
     ],
     "5.3": [
+        MODEL.format(**MODEL_RIGHT | change)
+        for change in (
+            {"blocks": "[Block(config) for _ in range(config.n_layers)]"},
+            {"blocks": "nn.ModuleList([Block(config)] * config.n_layers)"},
+            {"tie": "pass"},
+            {"tie": "self.head.weight.data.copy_(self.tokens.weight)"},
+            {"draw": "pass"},
+            {"draw": "initialize_weights(self, 1)"},
+            {"start": "self.tokens(ids)"},
+            {"start": "self.tokens(ids) + self.positions(16)"},
+            {"step": "x = x + block(x)"},
+            {"step": "x = self.blocks[0](x)"},
+            {"end": "self.head(x)"},
+            {"end": "self.head(self.norm(x)).softmax(-1)"},
+            {"end": "self.head(self.norm(x))[:, -1]"},
+        )
+    ],
+    "5.4": [
         LENS.format(**LENS_RIGHT | change)
         for change in (
             {"start": "model.tokens(ids)"},
@@ -94,8 +175,8 @@ WRONG = {
             {"look": "model.head(x)"},
         )
     ],
-    "5.4": [
-        COUNT.format(**COUNT_RIGHT | change)
+    "5.5": [
+        BILL.format(**BILL_RIGHT | change)
         for change in (
             {"head": "V * D"},
             {"head": "0"},
@@ -104,6 +185,29 @@ WRONG = {
             {"block": "(13 if config.bias else 0)"},
             {"last": "0"},
             {"last": "2 * D"},
+            {"tokens": "T"},
+            {"passes": "1"},
+            {"passes": "2"},
+            {"attention": "0"},
+            {"attention": "T * D"},
+            {"kept": "12 * D + H + 4"},
+            {"kept": "17 * D + H + 4"},
+            {"loss": "0"},
+            {"held": "4"},
+            {"held": "12"},
+        )
+    ],
+    "5.6": [
+        SWIGLU.format(**SWIGLU_RIGHT | change)
+        for change in (
+            {"width": "4 * d_model"},
+            {"width": "round(8 * d_model / 3 + 0.5)"},
+            {"width": "round(8 * d_model / 3)"},
+            {"bias": "True"},
+            {"result": "self.down(self.gate(x) * F.silu(self.up(x)))"},
+            {"result": "self.down(torch.sigmoid(self.gate(x)) * self.up(x))"},
+            {"result": "self.down(F.silu(self.gate(x)) + self.up(x))"},
+            {"result": "self.down(gelu(self.gate(x)) * self.up(x))"},
         )
     ],
 }
