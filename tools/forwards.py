@@ -5,8 +5,6 @@ alone and with the backward pass. Ours runs twice: as GPT(config) is built, and 
 products by oneDNN, as `train` runs it where the processor gains from it.
 """
 
-import contextlib
-import io
 import statistics
 from collections.abc import Callable
 
@@ -14,7 +12,8 @@ import solutions  # noqa: F401  before torch, so that its idle threads sleep
 
 import torch
 import torch.nn.functional as F
-from steps import SIZES, Batch, Size, kind, load_nanogpt, ratios, take_turns
+from steps import SIZES, Batch, Size, kind, load_nanogpt, nanogpt_model
+from steps import ratios, take_turns
 from torch import Tensor, nn
 
 from solutions.linear import use_onednn
@@ -28,12 +27,7 @@ def our_loss(model: nn.Module, batch: Batch) -> Loss:
 
 
 def nanogpt_loss(size: Size, batch: Batch, nanogpt) -> tuple[nn.Module, Loss]:
-    c = size.model
-    with contextlib.redirect_stdout(io.StringIO()):
-        model = nanogpt.GPT(nanogpt.GPTConfig(
-            block_size=c.context_length, vocab_size=c.vocab_size, n_layer=c.n_layers,
-            n_head=c.n_heads, n_embd=c.d_model, dropout=0.0, bias=False,
-        ))  # fmt: skip
+    model = nanogpt_model(size, nanogpt)
     return model, lambda: model(*batch)[1]
 
 
@@ -45,7 +39,8 @@ def hugging_face_loss(size: Size, batch: Batch) -> tuple[nn.Module, Loss]:
     model = GPT2LMHeadModel(GPT2Config(
         vocab_size=c.vocab_size, n_positions=c.context_length, n_embd=c.d_model,
         n_layer=c.n_layers, n_head=c.n_heads, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, attn_implementation="sdpa",
+        attn_pdrop=0.0, attn_implementation="sdpa", bos_token_id=None,
+        eos_token_id=None,
     ))  # fmt: skip
     x, y = batch
 

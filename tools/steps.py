@@ -98,14 +98,20 @@ def load_nanogpt(path: str | None):
     return module
 
 
-def nanogpt_step(size: Size, batch: Batch, nanogpt) -> Callable:
-    """The body of the loop in nanoGPT's train.py, with its model and optimizer."""
+def nanogpt_model(size: Size, nanogpt):
+    """nanoGPT's model of the same shape, without what it prints."""
     c = size.model
     with contextlib.redirect_stdout(io.StringIO()):
-        model = nanogpt.GPT(nanogpt.GPTConfig(
+        return nanogpt.GPT(nanogpt.GPTConfig(
             block_size=c.context_length, vocab_size=c.vocab_size, n_layer=c.n_layers,
             n_head=c.n_heads, n_embd=c.d_model, dropout=0.0, bias=False,
         ))  # fmt: skip
+
+
+def nanogpt_step(size: Size, batch: Batch, nanogpt) -> Callable:
+    """The body of the loop in nanoGPT's train.py, with its model and optimizer."""
+    model = nanogpt_model(size, nanogpt)
+    with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
     x, y = batch
 
