@@ -118,6 +118,15 @@ def save_checkpoint(
         ) from None
 
 
+def _is_whole(file: Path) -> bool:
+    """Whether there is a file whose header is readable and says its true length."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return "values" in (opened.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def _force_to_disk(path: Path) -> None:
     """Return when the disk holds a file, or a folder's names, and not only memory."""
     if path.is_dir() and os.name != "posix":
@@ -127,15 +136,6 @@ def _force_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether there is a file whose header is readable and says its true length."""
-    try:
-        with safe_open(file, "pt") as opened:
-            return "values" in (opened.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
 
 
 def has_checkpoint(path: str | Path) -> bool:
