@@ -1,151 +1,94 @@
-"""Generation: from a trained model to text, and to and from the world's file format.
+"""Generation: from a trained model to text.
 
-GPT-2's folder format in and out, sampling from the next-token distribution, the cache
-of keys and values, batches of prompts, streaming. It deals in token ids and knows
-nothing of text. Built in chapters/07_generation.ipynb.
+Sampling from the next-token distribution, batches of prompts, texts beyond the context,
+streaming. It deals in token ids and knows nothing of text. Built in
+chapters/07_generation.ipynb.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from .attention import LayerCache
-from .gpt import GPT, GPTConfig
-
-
-NAMES = {  # ours -> GPT-2's, replaced in this order
-    "blocks.": "h.", "norm1": "ln_1", "norm2": "ln_2", "norm.": "ln_f.",
-    "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
-    "feed_forward.up": "mlp.c_fc", "feed_forward.down": "mlp.c_proj",
-    "tokens.": "wte.", "positions.": "wpe.", "head.": "lm_head.",
-}  # fmt: skip
-
-
-def gpt2_name(name: str) -> str:
-    """What GPT-2 calls a parameter of ours: blocks.3.norm1.bias -> h.3.ln_1.bias."""
-    for ours, theirs in NAMES.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
-def turned(name: str, value: Tensor) -> Tensor:
-    """From our layout to GPT-2's, or back: matrices of the blocks are transposed."""
-    return value.T if name.startswith("blocks.") and value.ndim == 2 else value
-
-
-FIELDS = {  # our sizes -> config.json's
-    "vocab_size": "vocab_size", "context_length": "n_positions",
-    "d_model": "n_embd", "n_layers": "n_layer", "n_heads": "n_head",
-}  # fmt: skip
-FIXED = {  # what config.json may say of things that this model has no switch for
-    "model_type": ["gpt2"], "activation_function": ["gelu_new", "gelu_pytorch_tanh"],
-    "layer_norm_epsilon": [1e-5], "scale_attn_weights": [True],
-    "scale_attn_by_inverse_layer_idx": [False], "add_cross_attention": [False],
-}  # fmt: skip
-
-
-def _read_config(raw: dict) -> GPTConfig:
-    for field, allowed in FIXED.items():
-        if raw.get(field, allowed[0]) not in allowed:
-            raise ValueError(f"{field}={raw[field]!r}, but must be {allowed[0]!r}")
-    sizes = {ours: raw[theirs] for ours, theirs in FIELDS.items()}
-    tied, bias = raw.get("tie_word_embeddings", True), raw.get("bias", True)
-    dropout = raw.get("resid_pdrop", 0.1)
-    return GPTConfig(**sizes, dropout=dropout, bias=bias, tie_embeddings=tied)
-
-
-@torch.no_grad()
-def _fill(model: GPT, tensors: dict[str, Tensor]) -> None:
-    """Copy GPT-2's tensors into the model; each must be there, fit, and find its place.
-
-    OpenAI's own files lack the prefix "transformer." of later ones.
-    """
-    tensors = {name.removeprefix("transformer."): t for name, t in tensors.items()}
-    for name, p in model.named_parameters():
-        key, ours = gpt2_name(name), tuple(turned(name, p).shape)
-        theirs = tuple(tensors[key].shape) if key in tensors else "none"
-        if ours != theirs:
-            raise ValueError(f"{key} has shape {theirs}, but config.json says {ours}")
-        p.copy_(turned(name, tensors.pop(key)))
-    # No weights: the masks in older files, and a head that is stored though it is tied.
-    known = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
-    left = [name for name, t in tensors.items() if t.any() and not name.endswith(known)]
-    if left:
-        raise ValueError(f"config.json leaves no place for {', '.join(left)}")
-
-
-def load_gpt2(path: str | Path) -> GPT:
-    """A model from a Hugging Face GPT-2 folder: config.json and model.safetensors.
-
-    The weights become fp32, on the CPU; the model is in evaluation mode. ValueError,
-    naming what is wrong, for a folder that lacks a file, for damaged ones, for another
-    architecture and for other names or shapes.
-    """
-    wrong = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
-    try:
-        config = _read_config(json.loads(Path(path, "config.json").read_text("utf-8")))
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            model = GPT(config).float()  # the weights it draws are overwritten
-        _fill(model, load_file(Path(path, "model.safetensors")))
-    except wrong as error:
-        raise ValueError(f"{path=!s}: {type(error).__name__}: {error}") from None
-    return model.eval()
-
-
-def from_pretrained(path: str | Path) -> GPT:
-    """The model that save_pretrained wrote, or another GPT-2 folder (see load_gpt2)."""
-    return load_gpt2(path)
+from .decoding import Decoder, KVCache, can_decode  # noqa: F401
+from .gpt import GPT
+from .pretrained import (  # noqa: F401
+    from_pretrained, load_gpt2, save_pretrained,
+)
 
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
     """The k likeliest of (..., V), scaled to sum to 1; elsewhere 0 (Fan et al. 2018).
 
-    Of equal ones the smaller ids stay. A k above V keeps all.
+    Those that tie with the k-th stay as well. A k above V keeps all.
     """
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"top_k={k!r} must be an int of at least 1, or None for all")
-    order = probs.argsort(dim=-1, descending=True, stable=True)
-    probs = probs.scatter(-1, order[..., k:], 0.0)
-    return probs / probs.sum(-1, keepdim=True)
+    kth = probs.topk(min(k, probs.shape[-1]), dim=-1).values[..., -1:]  # (..., 1)
+    kept = probs.masked_fill(probs < kth, 0.0)
+    return kept / kept.sum(-1, keepdim=True)
 
 
 def keep_top_p(probs: Tensor, p: float) -> Tensor:
     """The fewest of (..., V) that reach p together, scaled to sum to 1; elsewhere 0.
 
-    At least one stays; p = 1 changes nothing (nucleus sampling, Holtzman et al. 2020).
+    At least one stays; which of equal ones stay is left to torch.sort, as transformers
+    leaves it; p = 1 changes nothing (nucleus sampling, Holtzman et al. 2020).
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p={p} must be above 0 and at most 1, or None for all")
-    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered  # what the likelier ones add up to
-    kept = ordered.masked_fill((before >= p) & (p < 1), 0.0)
+    if p == 1:
+        return probs
+    ordered, order = probs.sort(dim=-1)  # the likeliest last
+    upto = ordered.cumsum(-1)  # what it and all that are less likely add up to
+    upto[..., -1] = math.inf
+    kept = ordered.masked_fill(upto <= 1 - p, 0.0)
     probs = torch.zeros_like(probs).scatter(-1, order, kept)
     return probs / probs.sum(-1, keepdim=True)
 
 
+def keep_min_p(probs: Tensor, share: float) -> Tensor:
+    """Of (..., V) those of at least `share` times the likeliest in their row, scaled to
+    sum to 1; elsewhere 0 (min-p, Nguyen et al. 2024)."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"min_p={share} must be from 0 to 1, or None for all")
+    kept = probs.masked_fill(probs < share * probs.amax(-1, keepdim=True), 0.0)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def penalize_repeats(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Logits (B, V), lower for each row's tokens in `ids`, (B, T), however often each.
+
+    Positive ones are divided by the penalty, negative ones multiplied (Keskar et al.
+    2019, section 4.1). A penalty of 1 changes nothing.
+    """
+    if not 0 < penalty < math.inf:
+        raise ValueError(f"repetition_penalty={penalty} must be a number above 0")
+    ids = torch.as_tensor(ids, device=logits.device)
+    said = logits.gather(-1, ids)  # (B, T)
+    said = torch.where(said < 0, said * penalty, said / penalty)
+    return logits.scatter(-1, ids, said)
+
+
 def next_token_distribution(
     logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | None = None, min_p: float | None = None,
 ) -> Tensor:  # fmt: skip
     """Logits (..., V) -> the probabilities (..., V) to draw the next token from, fp32.
 
     temperature divides the logits: below 1 sharper, above 1 flatter, 0 greedy (of equal
-    logits the smallest id). Then top_k, then top_p cut off the tail: see keep_top_k and
-    keep_top_p. ValueError for a setting out of range and for logits that hold NaN.
+    logits the smallest id). Then top_k, top_p, min_p cut off the tail: see keep_top_k,
+    keep_top_p and keep_min_p. ValueError for a setting out of range and for logits that
+    hold NaN.
     """
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature={temperature} must be a number, at least 0")
-    highest, best = logits.float().max(-1, keepdim=True)  # (..., 1)
-    if not highest.isfinite().all():
-        raise ValueError("logits holds NaN, infinity, or a row of only -infinity")
+    logits = logits.float()
+    highest, best = logits.max(-1, keepdim=True)  # (..., 1)
+    _require_finite(highest)
     # Subtracting first keeps tiny temperatures from overflowing.
     scaled = (logits - highest) / max(temperature, torch.finfo(torch.float32).tiny)
     probs = scaled.softmax(-1)
@@ -153,53 +96,52 @@ def next_token_distribution(
         probs = torch.zeros_like(probs).scatter(-1, best, 1.0)
     if top_k is not None:
         probs = keep_top_k(probs, top_k)
-    return keep_top_p(probs, top_p) if top_p is not None else probs
+    if top_p is not None:
+        probs = keep_top_p(probs, top_p)
+    return keep_min_p(probs, min_p) if min_p is not None else probs
+
+
+def _require_finite(highest: Tensor) -> None:
+    if not math.isfinite(highest.sum()):  # the sum is finite only if all are
+        raise ValueError("logits holds NaN, infinity, or a row of only -infinity")
 
 
 def draw(probs: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """One index a row, each with its probability: (..., V) -> (...) int64, on the CPU.
+    """One index a row, each with its probability: (..., V) -> (...) int64.
 
     A uniform number picks a point on a stick on which each token has a stretch as long
     as its probability. Rows need not sum to 1; ValueError where nothing can be drawn.
     """
-    edges = probs.cpu().double().cumsum(-1)  # (..., V), right ends of the stretches
+    edges = probs.cpu() if probs.device.type == "mps" else probs  # has no float64
+    edges = edges.double().cumsum(-1)  # (..., V), right ends of the stretches
     length = edges[..., -1:]  # (..., 1)
     if not ((probs >= 0).all() and (length > 0).all() and length.isfinite().all()):
         raise ValueError("probs must be at least 0, and in each row some above 0")
     device = generator.device if generator is not None else "cpu"
-    point = torch.empty_like(length, device=device).uniform_(generator=generator)
-    return torch.searchsorted(edges, point.cpu() * length, right=True).squeeze(-1)
+    point = torch.empty(length.shape, dtype=torch.float64, device=device)
+    point = point.uniform_(generator=generator).to(edges.device)
+    found = torch.searchsorted(edges, point * length, right=True).squeeze(-1)
+    return found.to(probs.device)
 
 
-class KVCache:
-    """What every layer remembers of the text so far, so that it is read only once.
+def choose(
+    logits: Tensor, ids: Tensor, *, generator: torch.Generator | None = None,
+    temperature: float = 1.0, repetition_penalty: float | None = None,
+    n_vocab: int | None = None, **cuts,
+) -> Tensor:  # fmt: skip
+    """The next token of each row: logits (B, V), the texts so far (B, T) -> (B,).
 
-    Holds 2 * n_layers * batch_size * max_length * kv_heads * head_width numbers of
-    type `dtype`. `start`: the place in the text of the first position stored.
+    Greedy is an argmax and draws nothing from the generator. cuts: top_k, top_p, min_p.
     """
-
-    def __init__(
-        self, config: GPTConfig, batch_size: int, max_length: int, *,
-        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
-        C = config.context_length
-        if batch_size < 1 or not 1 <= max_length <= C:
-            raise ValueError(f"{batch_size=} must be >= 1 and {max_length=} in 1..{C}")
-        H, d = config.kv_heads, config.head_width
-        shape = (config.n_layers, 2, batch_size, H, max_length, d)
-        memory = torch.zeros(shape, device=device, dtype=dtype)
-        self.start, self.layers = 0, [LayerCache(k, v) for k, v in memory]
-
-    @property
-    def length(self) -> int:
-        """How many positions are stored."""
-        return self.layers[0].length
-
-    def restart(self, start: int) -> None:
-        """Forget all, and begin again with the position `start` of the text."""
-        self.start = start
-        for layer in self.layers:
-            layer.length = 0
+    logits = logits[..., :n_vocab]
+    if repetition_penalty is not None:
+        logits = penalize_repeats(logits, ids, repetition_penalty)
+    if temperature == 0:
+        highest, best = logits.max(-1)  # of equal ones the smallest id
+        _require_finite(highest)
+        return best
+    probs = next_token_distribution(logits, temperature=temperature, **cuts)
+    return draw(probs, generator=generator)
 
 
 def window_start(length: int, context_length: int) -> int:
@@ -212,46 +154,70 @@ def window_start(length: int, context_length: int) -> int:
     return max(0, math.ceil((length - context_length) / half) * half)
 
 
-def _next_logits(model: GPT, ids: Tensor, cache: KVCache | None) -> Tensor:
-    """Scores of the token after `ids`, (B, t) -> (B, V).
-
-    With a cache only what it does not hold yet is read. It must be the same text as
-    before, grown; when the window moves, the cache starts again.
-    """
-    start = window_start(ids.shape[1], model.config.context_length)
-    if cache is not None and start != cache.start:
-        cache.restart(start)
-    start += cache.length if cache is not None else 0
-    was_training = model.training
+@torch.no_grad()
+def read_again(model: GPT, texts: list[Tensor]) -> Tensor:
+    """Logits of the token after each text, (B, V), without a cache."""
+    was_training, longest = model.training, max(map(len, texts))
+    filled = [F.pad(text, (0, longest - len(text))) for text in texts]
     model.eval()
     try:
-        new = ids[:, start:].to(model.tokens.weight.device)
-        return model(new, cache, last_only=True)[:, -1]  # (B, V)
+        ids = torch.stack(filled).to(model.tokens.weight.device)  # (B, T)
+        if min(map(len, texts)) == longest:
+            return model(ids, last_only=True)[:, -1]
+        logits = model(ids)  # (B, T, V)
+        return torch.stack([row[len(t) - 1] for row, t in zip(logits, texts)])
     finally:
         model.train(was_training)
 
 
-@torch.no_grad()
-def _columns(
-    model: GPT, prompts: list[Tensor], n: int, use_cache: bool, generator, settings
-) -> Iterator[list[int | None]]:
-    """A new token for each row, again and again; None for a row inside its prompt.
+class _Texts:
+    """Prompts and what has been added to each; `add` makes every text one longer."""
 
-    Ends when the row with the longest prompt has `n` new tokens.
-    """
-    total, weight = max(map(len, prompts)) + n, model.tokens.weight
-    # -1 marks the places still to be written: (B, total)
-    ids = torch.stack([F.pad(row, (0, total - len(row)), value=-1) for row in prompts])
-    room = (len(prompts), min(model.config.context_length, total))
-    kind = {"device": weight.device, "dtype": weight.dtype}
-    cache = KVCache(model.config, *room, **kind) if use_cache else None
-    for t in range(min(map(len, prompts)), total):
-        logits = _next_logits(model, ids[:, :t], cache)  # (B, V)
-        probs = next_token_distribution(logits, **settings)
-        drawn = draw(probs, generator=generator)  # (B,)
-        inside = ids[:, t] >= 0
-        ids[:, t] = torch.where(inside, ids[:, t], drawn)
-        yield [None if i else token for i, token in zip(inside, drawn.tolist())]
+    def __init__(self, model: GPT, prompts: list[Tensor], n: int, cached: bool) -> None:
+        self.model, self.context = model, model.config.context_length
+        self.lengths = [len(prompt) for prompt in prompts]
+        longest = max(self.lengths) + n
+        # Room still unwritten holds the first token, which a penalty has seen anyway.
+        rows = [F.pad(p, (0, longest - len(p)), value=p[0].item()) for p in prompts]
+        self.ids = torch.stack(rows).to(model.tokens.weight.device)  # (B, longest)
+        self.starts: list[int] | None = None  # what the decoder holds begins there
+        room = min(self.context, longest)
+        self.decoder = Decoder(model, len(rows), room) if cached else None
+
+    def logits(self) -> Tensor:
+        """Scores of each text's next token, (B, V), from what the model may see."""
+        starts = [window_start(n, self.context) for n in self.lengths]
+        if self.decoder is not None and starts == self.starts:
+            return self.decoder.step(self.last)
+        self.starts = starts
+        rows = zip(self.ids, starts, self.lengths, strict=True)
+        seen = [row[start:end] for row, start, end in rows]
+        if self.decoder is not None:
+            return self.decoder.read(seen)
+        return read_again(self.model, seen)
+
+    def add(self, tokens: Tensor) -> None:
+        """Append one token to each text, (B,)."""
+        self.last, end = tokens, self.lengths
+        if min(end) == max(end):
+            self.ids[:, end[0]] = tokens
+        else:
+            self.ids[range(len(end)), end] = tokens
+        self.lengths = [n + 1 for n in end]
+
+
+def _columns(
+    model: GPT, prompts: list[Tensor], n: int, use_cache: bool, settings: dict
+) -> Iterator[Tensor]:
+    """The next token of every text, (B,), n times."""
+    with torch.inference_mode():
+        texts = _Texts(model, prompts, n, use_cache and can_decode(model))
+    for _ in range(n):
+        with torch.inference_mode():  # not around the yield: it would reach the caller
+            longest = max(texts.lengths)
+            tokens = choose(texts.logits(), texts.ids[:, :longest], **settings)
+            texts.add(tokens)
+        yield tokens
 
 
 def _check_ids(name: str, ids: Collection[int], V: int) -> None:
@@ -260,34 +226,48 @@ def _check_ids(name: str, ids: Collection[int], V: int) -> None:
         raise ValueError(f"{name} holds {bad[0]!r}, but ids are integers in 0..{V - 1}")
 
 
-def _checked(model: GPT, ids, n: int, stop_ids, generator, settings) -> list[Tensor]:
+def _checked(model: GPT, ids, n: int, stop_ids, settings: dict) -> list[Tensor]:
     """The prompts as int64 tensors, or an error that says what is wrong with what."""
     V, C = model.config.vocab_size, model.config.context_length
     rows = [torch.as_tensor(prompt).cpu() for prompt in ids]
     if not rows:
         raise ValueError("ids is empty; give at least one prompt")
+    _check_settings(V, **settings)
+    n_vocab = settings.get("n_vocab") or V  # checked: not 0
     for i, row in enumerate(rows):
         if row.ndim != 1:
             raise TypeError(f"ids[{i}] must be a list of ids; wrap a single one: [ids]")
         if not 1 <= len(row) <= C:
             raise ValueError(f"ids[{i}]: {len(row)} tokens, not 1..context_length={C}")
-        _check_ids(f"ids[{i}]", row.tolist(), V)
+        _check_ids(f"ids[{i}]", row.tolist(), n_vocab)
     if not isinstance(n, int) or n < 0:
         raise ValueError(f"max_new_tokens={n!r} must be an int, 0 or more")
     if not isinstance(stop_ids, Collection):
         raise TypeError(f"{stop_ids=} must be a collection, as [{stop_ids!r}]")
     _check_ids("stop_ids", stop_ids, V)
+    return [row.long() for row in rows]
+
+
+def _check_settings(
+    V: int, *, generator: torch.Generator | None = None, n_vocab: int | None = None,
+    repetition_penalty: float | None = None, **settings,
+) -> None:  # fmt: skip
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"{generator=} must be a torch.Generator or None")
-    next_token_distribution(torch.zeros(1), **settings)  # a bad setting fails here
-    return [row.long() for row in rows]
+    if n_vocab is not None and n_vocab not in range(1, V + 1):
+        raise ValueError(f"{n_vocab=} must be in 1..vocab_size={V}, or None for all")
+    some = torch.zeros(1, 1)  # a bad setting fails here
+    penalty = 1.0 if repetition_penalty is None else repetition_penalty
+    penalize_repeats(some, [[0]], penalty)
+    next_token_distribution(some, **settings)
 
 
 def generate(
     model: GPT, ids: Tensor | list[list[int]], max_new_tokens: int, *,
     temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-    stop_ids: Collection[int] = (), generator: torch.Generator | None = None,
-    use_cache: bool = True,
+    min_p: float | None = None, repetition_penalty: float | None = None,
+    n_vocab: int | None = None, stop_ids: Collection[int] = (),
+    generator: torch.Generator | None = None, use_cache: bool = True,
 ) -> Tensor | list[list[int]]:  # fmt: skip
     """Continue prompts by up to `max_new_tokens` tokens each.
 
@@ -295,80 +275,48 @@ def generate(
     continuations: a tensor (B, T + max_new_tokens) for a tensor without stop_ids, else
     a list of lists. A row ends before a stop id, which is left out. The cache changes
     the speed, not the tokens; for texts beyond context_length see window_start.
-    ValueError or TypeError for an empty prompt, one above context_length, ids that do
-    not exist, and settings out of range (see next_token_distribution).
+
+    temperature, top_k, top_p, min_p: see next_token_distribution. repetition_penalty:
+    see penalize_repeats. n_vocab: ids from there on, which only pad the vocabulary, are
+    never drawn. ValueError or TypeError for an empty prompt, one above context_length,
+    ids that do not exist, and settings out of range.
     """
-    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    prompts = _checked(model, ids, max_new_tokens, stop_ids, generator, settings)
-    columns = _columns(model, prompts, max_new_tokens, use_cache, generator, settings)
+    settings = {
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "n_vocab": n_vocab,
+        "generator": generator,
+    }  # fmt: skip
+    prompts = _checked(model, ids, max_new_tokens, stop_ids, settings)
+    columns = _columns(model, prompts, max_new_tokens, use_cache, settings)
+    if isinstance(ids, Tensor) and not stop_ids:
+        new = [column.to(ids.device) for column in columns]
+        return torch.cat([ids.long(), *(column[:, None] for column in new)], dim=1)
     rows = [prompt.tolist() for prompt in prompts]
-    ends = [len(row) + max_new_tokens for row in rows]
-    running = set(range(len(rows))) if max_new_tokens else set()
-    while running:
-        for i, token in enumerate(next(columns)):
-            if i in running and token is not None:
-                if token not in stop_ids:
-                    rows[i].append(token)
-                if token in stop_ids or len(rows[i]) == ends[i]:
-                    running.remove(i)
-    as_tensor = isinstance(ids, Tensor) and not stop_ids
-    return torch.tensor(rows, device=ids.device) if as_tensor else rows
+    running = set(range(len(rows)))
+    for column in columns:
+        for i, token in enumerate(column.tolist()):
+            if token in stop_ids:
+                running.discard(i)
+            if i in running:
+                rows[i].append(token)
+        if not running:
+            break
+    return rows
 
 
 def stream(
     model: GPT, ids: Tensor | list[int], max_new_tokens: int, *,
-    stop_ids: Collection[int] = (), generator: torch.Generator | None = None,
-    use_cache: bool = True, **settings,
+    stop_ids: Collection[int] = (), use_cache: bool = True, **settings,
 ) -> Iterator[int]:  # fmt: skip
     """Yield the continuation of one prompt, (T,) or (1, T), as its tokens are drawn.
 
-    settings: temperature, top_k, top_p. Tokens and errors are those of generate; errors
-    come before the first token.
+    settings: those of generate. Tokens and errors are generate's, too; errors come
+    before the first token.
     """
     ids = [ids] if not isinstance(ids, Tensor) or ids.ndim == 1 else ids
-    prompts = _checked(model, ids, max_new_tokens, stop_ids, generator, settings)
+    prompts = _checked(model, ids, max_new_tokens, stop_ids, settings)
     if len(prompts) > 1:
         raise ValueError(f"ids holds {len(prompts)} prompts; stream takes one")
-    columns = _columns(model, prompts, max_new_tokens, use_cache, generator, settings)
-    return itertools.takewhile(lambda t: t not in stop_ids, (t for (t,) in columns))
-
-
-def _gpt2_tensors(model: GPT) -> dict[str, Tensor]:
-    """The model's numbers under GPT-2's names; missing biases as 0, as it has them."""
-    tensors = {}
-    for name, p in model.named_parameters():
-        prefix = "" if name == "head.weight" else "transformer."
-        tensors[prefix + gpt2_name(name)] = turned(name, p.detach().cpu()).contiguous()
-        if not model.config.bias and name.startswith(("blocks.", "norm.")):
-            bias = gpt2_name(name.removesuffix("weight") + "bias")
-            tensors[prefix + bias] = torch.zeros(len(p), dtype=p.dtype)
-    return tensors
-
-
-def save_pretrained(model: GPT, path: str | Path, tokenizer=None) -> None:
-    """Write the folder that Hugging Face's GPT2LMHeadModel.from_pretrained reads.
-
-    config.json, model.safetensors in the model's own dtype and, with a tokenizer
-    (chapter 2's, or any with n_vocab, special_tokens and save), tokenizer.json.
-    """
-    c, folder = model.config, Path(path)
-    sizes = (c.vocab_size, c.context_length, c.d_model, c.n_layers, c.n_heads)
-    if c != GPTConfig(*sizes, c.dropout, c.bias, c.tie_embeddings):
-        raise ValueError(f"model: GPT-2's format has no place for {c}")
-    if tokenizer is not None and tokenizer.n_vocab > c.vocab_size:
-        raise ValueError(f"tokenizer: {tokenizer.n_vocab} tokens, not {c.vocab_size}")
-    folder.mkdir(parents=True, exist_ok=True)
-    end_id = tokenizer and tokenizer.special_tokens.get("<|endoftext|>")
-    raw = {"architectures": ["GPT2LMHeadModel"]}
-    raw |= {field: allowed[0] for field, allowed in FIXED.items()}
-    raw |= {theirs: getattr(c, ours) for ours, theirs in FIELDS.items()}
-    raw |= dict.fromkeys(["resid_pdrop", "attn_pdrop", "embd_pdrop"], c.dropout)
-    raw |= {"tie_word_embeddings": c.tie_embeddings, "bias": c.bias}
-    raw |= dict.fromkeys(["bos_token_id", "eos_token_id"], end_id)
-    files = {"config.json": (json.dumps(raw, indent=2) + "\n").encode()}
-    files["model.safetensors"] = save(_gpt2_tensors(model), metadata={"format": "pt"})
-    for name, data in files.items():  # a half-written file never has the name
-        (folder / f"{name}.part").write_bytes(data)
-        (folder / f"{name}.part").replace(folder / name)
-    if tokenizer is not None:
-        tokenizer.save(folder / "tokenizer.json")
+    columns = _columns(model, prompts, max_new_tokens, use_cache, settings)
+    tokens = (column.item() for column in columns)
+    return itertools.takewhile(lambda token: token not in stop_ids, tokens)

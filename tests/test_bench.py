@@ -12,9 +12,13 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import decoding_bench  # noqa: E402
 import forwards  # noqa: E402
 import race  # noqa: E402
 import steps  # noqa: E402
+
+from solutions.generation import save_pretrained  # noqa: E402
+from solutions.gpt import GPT, GPTConfig  # noqa: E402
 
 NANOGPT = '''
 from dataclasses import dataclass
@@ -153,6 +157,75 @@ def test_all_models_of_a_pass_start_at_the_loss_of_knowing_nothing(written):
 def test_step_says_that_nanogpt_is_missing(bench, arguments):
     status, _, said = bench("step", "--sizes", "tiny", *arguments)
     assert status == 2 and "nanoGPT" in said and said.count("\n") == 1
+
+
+SHORT = "--size tiny --prompt 4 --new 6 --shipped-new 5 --positions 2 20".split()
+SHORT += "--megabytes 1 --vocabulary 300 --rounds 2".split()
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A small model folder in place of the one that the course ships."""
+    model = GPT(GPTConfig(70, 16, 12, 1, 2), generator=torch.Generator().manual_seed(1))
+    save_pretrained(model, tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
+def test_generate_prints_the_whole_table(bench, shipped):
+    pytest.importorskip("transformers")
+    status, said, told = bench("generate", *SHORT, "--shipped", shipped)
+    assert status == 0, told
+    assert last_ratio(said)[0] == "GENERATE" and last_ratio(said)[1] > 0
+    found = dict(re.findall(r"^GENERATE_(\w+) (\d+\.\d+)$", said, re.M))
+    assert list(found) == [
+        "TINY_1", "TINY_8", "SHIPPED_1", "SHIPPED_8", "OF_LIMIT", "LATE_OVER_EARLY",
+    ]  # fmt: skip
+    assert float(found["TINY_1"]) == last_ratio(said)[1]
+    assert said.count("ours, bfloat16") == 4 and "GB/s read" in said
+    for name, batch, new in ("tiny", 8, 6), ("shipped", 1, 5):
+        n = batch * new
+        assert f"{name}, batch {batch}: {new} tokens after 4; {n} of {n} equal" in said
+    assert all(f"  {name} " in said for name in decoding_bench.DRAWING)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--new", 61], "--size tiny has 64"),
+        (["--positions", 2, 56], "--size tiny has 64"),
+        (["--positions", 1, 20], "at least 2"),
+        (["--shipped-new", 13], "the 16 of --shipped"),
+        (["--shipped", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_generate_says_what_does_not_fit(bench, shipped, arguments, message):
+    pytest.importorskip("transformers")
+    status, said, told = bench("generate", *SHORT, "--shipped", shipped, *arguments)
+    assert status == 2 and message in told and told.count("\n") == 1 and not said
+
+
+def test_both_sides_generate_equal_tokens_of_the_number_asked_for():
+    pytest.importorskip("transformers")
+    ours, theirs = decoding_bench.random_weights(decoding_bench.SIZES["tiny"])
+    theirs.generation_config.eos_token_id = 0  # as of a model that knows an end
+    with torch.no_grad():
+        ours.tokens.weight[0] *= 9
+        theirs.get_input_embeddings().weight[0] *= 9
+    ids = torch.tensor([[5, 6, 7], [7, 8, 9]])
+    made = decoding_bench.our_generate(ours, ids, 20)()
+    assert made.shape == (2, 23) and (made == 0).any()
+    peer = decoding_bench.hugging_face_generate(theirs, ids, 20)()
+    assert torch.equal(made, peer)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_token_reads_each_weight_once_but_of_tables_a_row(tied):
+    V, C, D = 70, 16, 12
+    model = GPT(GPTConfig(V, C, D, 2, 2, tie_embeddings=tied))
+    matrices = sum(p.numel() for p in model.blocks.parameters()) + 2 * D  # and a norm
+    assert decoding_bench.bytes_per_token(model) == 4 * (matrices + V * D)
+    half = decoding_bench.bytes_per_token(model.bfloat16())
+    assert half == 2 * (matrices + V * D)
 
 
 def test_both_sides_of_a_step_have_the_same_shape():
@@ -327,7 +400,10 @@ def test_the_older_reports_end_with_a_ratio_too(bench, few, arguments, name):
     assert status == 0 and last_ratio(said)[0] == name
 
 
+NAMES = "bpe dedup model step ladder train speedrun generate".split()
+
+
 def test_the_command_line_names_its_reports():
     command = [sys.executable, str(ROOT / "tools" / "bench.py"), "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert all(name in said for name in "bpe dedup model step ladder train speedrun".split())
+    assert all(name in said for name in NAMES)

@@ -1,17 +1,19 @@
 """Generation against independent references: plain loops, NumPy, transformers."""
 
-import json
 import math
-from pathlib import Path
+import subprocess
+import sys
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers.generation import logits_process as processors
 
-from solutions.bpe import BPETokenizer, train_bpe
 from solutions.generation import (
     KVCache,
     draw,
@@ -19,9 +21,8 @@ from solutions.generation import (
     generate,
     keep_top_k,
     keep_top_p,
-    load_gpt2,
     next_token_distribution,
-    save_pretrained,
+    penalize_repeats,
     stream,
     window_start,
 )
@@ -52,21 +53,24 @@ def model() -> GPT:
 # --- distributions
 
 
-def reference(logits, temperature, top_k, top_p) -> np.ndarray:
-    """The three operations on one row, in float64 NumPy, with a loop."""
+def reference(logits, temperature, top_k, top_p, min_p) -> np.ndarray:
+    """The four operations on one row, in float64 NumPy, with a loop."""
     z = np.array(logits, dtype=np.float64) / temperature
     p = np.exp(z - z.max())
     p /= p.sum()
-    order = sorted(range(len(p)), key=lambda i: -p[i])
     if top_k is not None:
-        p[order[top_k:]] = 0
+        kth = sorted(logits)[-min(top_k, len(logits))]
+        p[np.array(logits) < kth] = 0
         p /= p.sum()
     if top_p is not None:
         total = 0.0
-        for i in order:
+        for i in sorted(range(len(p)), key=lambda i: (-logits[i], -i)):
             if total >= top_p:
                 p[i] = 0
             total += p[i]
+        p /= p.sum()
+    if min_p is not None:
+        p[p < min_p * p.max()] = 0
         p /= p.sum()
     return p
 
@@ -78,14 +82,40 @@ def reference(logits, temperature, top_k, top_p) -> np.ndarray:
     temperature=st.sampled_from([0.3, 1.0, 1.7]),
     top_k=st.none() | st.integers(1, 14),
     top_p=st.none() | st.sampled_from([0.0137, 0.3171, 0.7393, 0.9431, 1.0]),
+    min_p=st.none() | st.sampled_from([0.0, 0.0471, 0.3331, 1.0]),
 )
-def test_distributions_equal_a_plain_loop(logits, temperature, top_k, top_p):
-    row = torch.tensor(logits)
-    ours = next_token_distribution(
-        row, temperature=temperature, top_k=top_k, top_p=top_p
-    )
-    theirs = reference(logits, temperature, top_k, top_p)
-    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
+def test_distributions_equal_a_plain_loop(logits, temperature, top_k, top_p, min_p):
+    row, cuts = torch.tensor(logits), {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    ours = next_token_distribution(row, temperature=temperature, **cuts)
+    theirs = reference(logits, temperature, **cuts)
+    np.testing.assert_allclose(np.sort(ours), np.sort(theirs), atol=1e-5)
+    by_logit = sorted(range(len(logits)), key=lambda i: (logits[i], ours[i]))
+    assert (np.diff(ours.numpy()[by_logit]) >= 0).all()  # the likelier ones stayed
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_cut_equals_transformers_also_with_ties(seed):
+    logits = torch.randint(-12, 12, (5, 300), generator=seeded(seed)) / 4  # many ties
+    logits[2] = torch.randn(300, generator=seeded(seed))
+    ids = torch.randint(300, (5, 40), generator=seeded(seed))
+    pairs = [
+        (processors.TemperatureLogitsWarper(0.7), {"temperature": 0.7}),
+        (processors.TopKLogitsWarper(13), {"top_k": 13}),
+        (processors.TopPLogitsWarper(0.8137), {"top_p": 0.8137}),
+        (processors.MinPLogitsWarper(0.0731), {"min_p": 0.0731}),
+    ]
+    for process, setting in pairs:
+        theirs = process(ids, logits.clone()).softmax(-1)
+        ours = next_token_distribution(logits, **setting)
+        assert torch.equal(ours > 0, theirs > 0), setting
+        assert torch.allclose(ours, theirs, atol=1e-6), setting
+    theirs = processors.RepetitionPenaltyLogitsProcessor(1.3)(ids, logits.clone())
+    assert torch.equal(penalize_repeats(logits, ids, 1.3), theirs)
+    assert not torch.equal(theirs, logits)
+    chain = processors.LogitsProcessorList(process for process, _ in pairs)
+    together = {name: value for _, setting in pairs for name, value in setting.items()}
+    ours = next_token_distribution(logits, **together)
+    assert torch.allclose(ours, chain(ids, logits.clone()).softmax(-1), atol=1e-6)
 
 
 def test_every_row_of_a_batch_is_treated_alone():
@@ -98,12 +128,11 @@ def test_every_row_of_a_batch_is_treated_alone():
             assert torch.allclose(whole[i, j], alone, atol=1e-6)
 
 
-def test_ties_go_to_the_smaller_id():
+def test_ties_are_broken_as_documented():
     level = torch.zeros(1000)
     assert next_token_distribution(level, temperature=0)[0] == 1
-    kept = keep_top_k(level.softmax(-1), 500)  # an unstable sort would mix them
-    assert (kept[:500] > 0).all() and (kept[500:] == 0).all()
-    assert keep_top_p(torch.full((4,), 0.25), 0.5).tolist() == [0.5, 0.5, 0, 0]
+    assert (keep_top_k(level.softmax(-1), 500) > 0).all()
+    assert sorted(keep_top_p(torch.full((4,), 0.25), 0.5).tolist()) == [0, 0, 0.5, 0.5]
 
 
 def test_extreme_settings_stay_distributions():
@@ -117,6 +146,7 @@ def test_extreme_settings_stay_distributions():
     assert (keep_top_p(probs, 1.0) > 0).all() and (keep_top_k(probs, 5000) > 0).all()
     half = next_token_distribution(logits.half(), top_p=0.9)
     assert half.dtype == torch.float32
+    assert next_token_distribution(logits.double()).dtype == torch.float32
 
 
 # --- drawing
@@ -129,6 +159,16 @@ def test_draws_have_the_shares_of_the_distribution():
     shares = drawn.flatten().bincount(minlength=5) / 100_000
     assert (shares - probs).abs().max() < 4 * math.sqrt(0.25 / 100_000)
     assert shares[1] == 0 and shares[4] == 0
+
+
+def test_draws_pass_a_chi_square_test():
+    probs = torch.rand(50, generator=seeded(3)).square()
+    drawn = draw(probs.expand(100_000, 50), generator=seeded(8))
+    expected = 100_000 * (probs / probs.sum()).numpy()
+    observed = drawn.bincount(minlength=50).numpy()
+    assert scipy.stats.chisquare(observed, expected, sum_check=False).pvalue > 0.001
+    other = np.roll(expected, 1)  # the test can fail
+    assert scipy.stats.chisquare(observed, other, sum_check=False).pvalue < 1e-6
 
 
 def test_a_draw_depends_on_its_generator_only():
@@ -183,14 +223,6 @@ def test_the_cache_holds_the_keys_and_values_of_shared_heads_once():
     cache = KVCache(GPTConfig(60, 16, 24, 2, 4, n_kv_heads=2, d_head=10), 5, 11)
     assert cache.layers[0].keys.shape == (5, 2, 11, 10)
     assert len(cache.layers) == 2
-
-
-@pytest.mark.parametrize("field", [name for name in LATER if name != "bias"])
-def test_gpt2s_format_refuses_what_gpt2_has_not(field, tmp_path):
-    model = GPT(GPTConfig(60, 16, 24, 2, 3, **{field: LATER[field]}))
-    with pytest.raises(ValueError, match=field):
-        save_pretrained(model, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
 
 
 def test_the_cache_has_the_size_of_the_formula():
@@ -305,116 +337,117 @@ def test_a_model_in_training_mode_generates_without_dropout_and_stays_in_it():
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
 
 
-# --- the folder: GPT-2 in, ours out
-
-SHAPES = [(bias, tied) for bias in (True, False) for tied in (True, False)]
+PAIRS = [(False, 1), (True, 1), (False, 20)]
 
 
-@pytest.mark.parametrize("bias, tied", SHAPES)
-def test_hugging_face_reads_our_folder_and_gives_our_logits(tmp_path, bias, tied):
-    transformers = pytest.importorskip("transformers")
-    config = GPTConfig(60, 16, 24, 2, 3, dropout=0.1, bias=bias, tie_embeddings=tied)
-    model, ids = make(config), torch.randint(60, (2, 16), generator=seeded())
-    save_pretrained(model, tmp_path)
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        assert torch.allclose(theirs(ids).logits, model(ids), atol=1e-4)
-    back = from_pretrained(tmp_path)
-    assert back.config == config and not back.training
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters()))
-    assert (back.head.weight is back.tokens.weight) == tied
-
-
-@pytest.mark.parametrize("bare", [True, False])
-def test_our_model_gives_the_logits_of_a_gpt2_of_transformers(tmp_path, bare):
-    """Both with the prefix "transformer." and as OpenAI's own folder is: without, with
-    the masks of the layers among the weights."""
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 90, "n_positions": 20, "n_embd": 32}
-    config = transformers.GPT2Config(**sizes, n_layer=3, n_head=4)
-    theirs = transformers.GPT2LMHeadModel(config).eval()
+@pytest.mark.parametrize("grouped, batch", PAIRS)
+def test_greedy_is_transformers_for_200_tokens_and_20_prompts(grouped, batch):
+    """Prompts of one length, as transformers' batches want them."""
+    if grouped:
+        config = LlamaConfig(
+            vocab_size=60, max_position_embeddings=256, hidden_size=24,
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=40, bos_token_id=None, eos_token_id=None,
+        )  # fmt: skip
+    else:
+        config = GPT2Config(
+            vocab_size=60, n_positions=256, n_embd=24, n_layer=2, n_head=3,
+            bos_token_id=None, eos_token_id=None,
+        )  # fmt: skip
+    torch.manual_seed(3)
+    theirs = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for p in theirs.parameters():
-            p.add_(torch.randn(p.shape, generator=seeded(3)) * 0.2)
-    theirs.save_pretrained(tmp_path)
-    if bare:
-        file = tmp_path / "model.safetensors"
-        tensors = {
-            name.removeprefix("transformer."): t.clone()
-            for name, t in load_file(file).items()
-        }
-        for i in range(3):
-            tensors[f"h.{i}.attn.bias"] = torch.ones(1, 1, 20, 20).tril()
-            tensors[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
-        file.unlink()
-        save_file(tensors, file, metadata={"format": "pt"})
-    ours, ids = load_gpt2(tmp_path), torch.randint(90, (3, 20), generator=seeded())
-    with torch.no_grad():
-        assert torch.allclose(ours(ids), theirs(ids).logits, atol=1e-4)
-    assert ours.config.dropout == 0.1
-    new = generate(ours, ids[:, :5], 12, temperature=0)
-    how = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
-    assert torch.equal(new, theirs.generate(ids[:, :5], **how))
+            p.add_(torch.randn(p.shape) * 0.2)
+    with TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        ours = from_pretrained(folder)
+    prompts = torch.randint(60, (20, 12), generator=seeded(4))
+    for ids in prompts.split(batch):
+        rows = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=200,
+            do_sample=False, pad_token_id=0,
+        )  # fmt: skip
+        assert torch.equal(generate(ours, ids, 200, temperature=0), rows)
 
 
-def test_sixteen_bit_weights_come_back_as_fp32(tmp_path):
-    model = make().half()
-    save_pretrained(model, tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")
-    assert {t.dtype for t in stored.values()} == {torch.float16}
-    back = from_pretrained(tmp_path)
-    assert {p.dtype for p in back.parameters()} == {torch.float32}
-    assert torch.equal(back.tokens.weight, model.tokens.weight.float())
+def test_greedy_draws_nothing_from_the_generator(model):
+    g = seeded(5)
+    before = g.get_state()
+    generate(model, [[1, 2], [3]], 30, temperature=0, top_k=3, generator=g)
+    assert torch.equal(g.get_state(), before)
+    generate(model, [[1, 2]], 1, generator=g)
+    assert not torch.equal(g.get_state(), before)
 
 
-def test_a_save_that_fails_leaves_the_old_files(tmp_path, monkeypatch):
-    old = make()
-    save_pretrained(old, tmp_path)
-    real = Path.write_bytes
-    for full in ("config.json", "model.safetensors"):
-
-        def disk_is_full(self, data, full=full):
-            if not self.name.startswith(full):
-                return real(self, data)
-            real(self, data[: len(data) // 2])
-            raise OSError("no space left")
-
-        monkeypatch.setattr(Path, "write_bytes", disk_is_full)
-        with pytest.raises(OSError, match="no space"):
-            save_pretrained(make(seed=1), tmp_path)
-        kept = from_pretrained(tmp_path)
-        assert all(map(torch.equal, kept.parameters(), old.parameters()))
+def test_a_repetition_penalty_sees_the_whole_text_so_far(model):
+    prompts = [[3, 1, 4, 1, 5], [9, 2]]
+    rows = generate(model, prompts, 40, temperature=0, repetition_penalty=1.4)
+    for prompt, row in zip(prompts, rows):
+        ids = list(prompt)
+        while len(ids) < len(row):
+            start = window_start(len(ids), 16)
+            with torch.no_grad():
+                logits = model(torch.tensor([ids[start:]]))[:, -1]
+            process = processors.RepetitionPenaltyLogitsProcessor(1.4)
+            ids.append(process(torch.tensor([ids]), logits)[0].argmax().item())
+        assert row == ids
+    assert rows != generate(model, prompts, 40, temperature=0)
 
 
-def test_loading_draws_no_random_numbers_and_saving_twice_is_fine(tmp_path):
-    model = make()
-    save_pretrained(model, tmp_path / "a" / "b")
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    back = from_pretrained(tmp_path / "a" / "b")
-    assert torch.equal(torch.get_rng_state(), before)
-    save_pretrained(back, tmp_path / "a" / "b")  # over the folder it came from
-    assert sorted(f.name for f in (tmp_path / "a" / "b").iterdir()) == [
-        "config.json",
-        "model.safetensors",
-    ]
+def test_rows_that_pad_the_vocabulary_are_never_drawn(model):
+    free = generate(model, [[1]] * 20, 20, generator=seeded())
+    assert max(max(row) for row in free) >= 30
+    rows = generate(model, [[1]] * 20, 20, n_vocab=30, generator=seeded())
+    assert max(max(row) for row in rows) < 30
+    greedy = generate(model, [[1]], 60, n_vocab=30, temperature=0)[0]
+    assert max(greedy) < 30
 
 
-def test_the_tokenizer_travels_with_the_model(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    text = "the cat and the hat and the bat"
-    tokenizer = train_bpe(text, 270, special_tokens=["<|endoftext|>"])
-    save_pretrained(make(GPTConfig(270, 16, 24, 2, 3)), tmp_path, tokenizer)
-    again = BPETokenizer.load(tmp_path / "tokenizer.json")
-    assert again.encode(text) == tokenizer.encode(text)
-    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
-    assert config["eos_token_id"] == tokenizer.special_tokens["<|endoftext|>"]
-    file = str(tmp_path / "tokenizer.json")
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=file)
-    assert theirs(text)["input_ids"] == tokenizer.encode(text)
-    with pytest.raises(ValueError, match="tokenizer: 270 tokens, not 60"):
-        save_pretrained(make(), tmp_path, tokenizer)
+@pytest.mark.parametrize("other", ["subclass", "part", "hook", "method"])
+def test_a_model_with_other_parts_speaks_with_its_own_forward(other):
+    """The lean decoder must not stand in for a forward that computes something else."""
+    class Louder(GPT):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs).roll(1, -1)
+
+    class Rolled(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x).roll(1, -1)
+
+    model = Louder(SMALL, generator=seeded(1)) if other == "subclass" else make()
+    if other == "part":
+        model.head = Rolled(24, 60, bias=False)
+    elif other == "hook":
+        model.norm.register_forward_hook(lambda *args: args[-1].roll(1, -1))
+    elif other == "method":
+        plain = model.norm.forward
+        model.norm.forward = lambda x: plain(x).roll(1, -1)
+    model.eval()
+    prompts = [[3, 1, 4], [9]]
+    rows = generate(model, prompts, 30, temperature=0)
+    assert rows == [slowly(model, p, 30) for p in prompts]
+
+
+def test_a_stream_left_open_ends_quietly():
+    program = """
+from solutions.gpt import GPT, GPTConfig
+from solutions.generation import stream
+s = stream(GPT(GPTConfig(50, 16, 24, 2, 3)), [1, 2, 3], 10)
+print(next(s))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "" and done.stdout.strip().isdigit()
+
+
+def test_streaming_leaves_the_callers_gradients_on(model):
+    for _ in stream(model, [1, 2], 3):
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    out = generate(model, torch.tensor([[1, 2]]), 3)
+    model(out[:, :5]).sum().backward()  # its ids can be trained on
+    assert model.head.weight.grad is not None
+    model.zero_grad(set_to_none=True)
 
 
 # --- bad input
@@ -439,6 +472,14 @@ BAD = [
     (ntd(top_p=0), "top_p=0"),
     (ntd(top_p=1.1), "top_p=1.1"),
     (ntd(top_p=math.nan), "top_p=nan"),
+    (ntd(min_p=-0.1), "min_p=-0.1"),
+    (ntd(min_p=1.5), "min_p=1.5"),
+    (gen(repetition_penalty=0.0), "repetition_penalty=0.0"),
+    (gen(repetition_penalty=-2), "repetition_penalty=-2"),
+    (gen(n_vocab=0), "n_vocab=0"),
+    (gen(n_vocab=61), r"n_vocab=61 must be in 1..vocab_size=60"),
+    (gen(ids=[[1, 50]], n_vocab=50), r"ids\[0\] holds 50"),
+    (lambda m: stream(m, [1], 3, temprature=1), "temprature"),
     (lambda m: next_token_distribution(LOGITS * math.nan), "logits holds NaN"),
     (lambda m: next_token_distribution(LOGITS * -math.inf), "logits holds"),
     (lambda m: draw(torch.tensor([0.0, 0.0])), "probs must be"),
@@ -476,58 +517,3 @@ BAD = [
 def test_bad_input_is_refused_by_name(model, call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call(model)
-
-
-def edit_config(**changes):
-    def edit(folder):
-        file = folder / "config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-    return edit
-
-
-def edit_weights(change):
-    def edit(folder):
-        file = folder / "model.safetensors"
-        tensors = {name: t.clone() for name, t in load_file(file).items()}
-        change(tensors)
-        file.unlink()
-        save_file(tensors, file)
-
-    return edit
-
-
-def cut(folder):
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:5000])
-
-
-WTE, NORM = "transformer.wte.weight", "transformer.h.1.ln_1.weight"
-DAMAGED = [
-    (lambda folder: (folder / "config.json").unlink(), "config.json"),
-    (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
-    (lambda folder: (folder / "config.json").write_text("{"), "JSONDecodeError"),
-    (lambda folder: (folder / "config.json").write_text("[1]"), "AttributeError"),
-    (cut, "SafetensorError"),
-    (edit_config(model_type="llama"), "model_type='llama', but must be 'gpt2'"),
-    (edit_config(activation_function="relu"), "activation_function='relu'"),
-    (edit_config(layer_norm_epsilon=1e-6), "layer_norm_epsilon=1e-06"),
-    (edit_config(n_head=5), "not divisible"),
-    (edit_config(n_layer=3), r"h.2.ln_1.weight has shape none"),
-    (edit_config(n_layer=1), "leaves no place for h.1"),
-    (edit_config(vocab_size=61), r"wte.weight has shape \(60, 24\), but .*\(61, 24\)"),
-    (edit_config(bias=False), "leaves no place for .*bias"),
-    (edit_weights(lambda t: t.pop(NORM)), "h.1.ln_1.weight has shape none"),
-    (edit_weights(lambda t: t.update(extra=torch.ones(1))), "no place for extra"),
-    (edit_weights(lambda t: t.update({WTE: t[WTE].T.contiguous()})), "wte.weight"),
-]
-
-
-@pytest.mark.parametrize("damage, message", DAMAGED, ids=[m for _, m in DAMAGED])
-def test_a_folder_that_is_not_ours_is_refused_by_name(tmp_path, model, damage, message):
-    save_pretrained(model, tmp_path)
-    load_gpt2(tmp_path)
-    damage(tmp_path)
-    with pytest.raises(ValueError, match=message) as caught:
-        load_gpt2(tmp_path)
-    assert "path=" in str(caught.value)

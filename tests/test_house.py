@@ -25,12 +25,16 @@ ARROWS = {
     "attention": set(),
     "gpt": {"embeddings", "attention"},
     "pretraining": {"text_data", "optimization", "linear", "checkpoint"},
-    "generation": {"gpt", "attention"},
+    "generation": {"gpt", "decoding", "pretrained"},
     "optimization": set(),
     "linear": set(),
     "checkpoint": set(),
+    "decoding": {"attention", "embeddings", "gpt", "linear"},
+    "pretrained": {"gpt"},
 }
-PARTS = {"optimization", "linear", "checkpoint"}  # of chapter 6, beside `pretraining`
+PARTS = {  # of chapters 6 and 7, beside `pretraining` and `generation`
+    "optimization", "linear", "checkpoint", "decoding", "pretrained",
+}  # fmt: skip
 
 
 def code_cells(path: Path) -> list:
@@ -346,7 +350,7 @@ def test_a_chapter_has_the_shape_of_a_chapter(path):
 def test_a_chapter_imports_only_earlier_chapters(path):
     names = list(ARROWS)
     earlier = set(names[: names.index(path.stem[3:])])
-    if path.stem == "06_pretraining":
+    if path.stem in ("06_pretraining", "07_generation"):
         earlier |= PARTS | {path.stem[3:]}  # its own files, and what two processes run
     for cell in code_cells(path):
         used = set(re.findall(r"^\s*from solutions\.(\w+) import", cell.source, re.M))
@@ -422,7 +426,8 @@ def test_a_chapters_threads_sleep_while_they_wait(path):
     "command",
     [
         "pretrain data/tales.txt --out x", "generate Hello", "check_tales data/tales.txt",
-        "prepare data/tales.txt --out x", "bench dedup",
+        "prepare data/tales.txt --out x", "bench dedup", "judge data/tale-gpt",
+        "train_tale_gpt --out x",
     ],
 )  # fmt: skip
 def test_a_tools_threads_sleep_while_they_wait(command):

@@ -4,15 +4,16 @@
     python tools/bench.py dedup
     python tools/bench.py model --nanogpt ../nanoGPT    # forward and backward
     python tools/bench.py step --nanogpt ../nanoGPT     # a training step
+    python tools/bench.py generate                      # new tokens, with a cache
     python tools/bench.py ladder                        # what made it fast
     python tools/bench.py train --text shakespeare.txt  # learning, in equal time
     python tools/bench.py speedrun --recipe mine.py     # the public challenge
 
 Each time is the median of several rounds in which both sides take turns, with the
 smallest and the largest ratio beside it: machines are noisy, ratios less so. Every
-report ends with a line NAME RATIO. For models and steps it is a ratio of speeds, ours
-over theirs (LADDER: last rung over first); for all others of times or of bits per byte, where less
-is better.
+report ends with a line NAME RATIO. For models, steps and generation it is a ratio of
+speeds, ours over theirs (LADDER: last rung over first); for all others of times or of
+bits per byte, where less is better.
 
 Exit status: 0 done, 2 an error, said in one line.
 """
@@ -31,6 +32,7 @@ from pathlib import Path
 import solutions  # noqa: F401  before torch, so that its idle threads sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when not a script
+from decoding_bench import add_generate, bench_generate  # noqa: E402
 from forwards import bench_model  # noqa: E402
 from race import bench_speedrun, bench_train  # noqa: E402
 from steps import SIZES, bench_ladder, bench_step  # noqa: E402
@@ -41,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = p.add_subparsers(dest="what", required=True, metavar="what")
-    for add in (add_texts, add_steps, add_races):
+    for add in (add_texts, add_steps, add_generate, add_races):
         add(commands)
     return p.parse_args()
 
@@ -281,6 +283,7 @@ def bench_dedup(args: argparse.Namespace) -> None:
 BENCHES = {
     "bpe": bench_bpe, "dedup": bench_dedup, "step": bench_step, "ladder": bench_ladder,
     "train": bench_train, "speedrun": bench_speedrun, "model": bench_model,
+    "generate": bench_generate,
 }  # fmt: skip
 
 

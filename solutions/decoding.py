@@ -1,0 +1,259 @@
+"""One new token for each text of a batch: the cache of keys and values, and a decoder.
+
+The decoder computes what `GPT.forward` computes, for a single new position, in as few
+operations as it takes. Built in chapters/07_generation.ipynb.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import CausalSelfAttention, LayerCache, RMSNorm
+from .embeddings import LearnedPositions, TokenEmbedding, rotate
+from .gpt import GPT, Block, FeedForward, GPTConfig, LayerNorm
+from .linear import OneDNNLinear
+
+
+class KVCache:
+    """What every layer remembers of the text so far, so that it is read only once.
+
+    Holds 2 * n_layers * batch_size * max_length * kv_heads * head_width numbers of
+    type `dtype`, in `memory`. `length`: how many positions are stored.
+    """
+
+    def __init__(
+        self, config: GPTConfig, batch_size: int, max_length: int, *,
+        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        C = config.context_length
+        if batch_size < 1 or not 1 <= max_length <= C:
+            raise ValueError(f"{batch_size=} must be >= 1 and {max_length=} in 1..{C}")
+        H, d = config.kv_heads, config.head_width
+        shape = (config.n_layers, 2, batch_size, H, max_length, d)
+        self.memory = torch.zeros(shape, device=device, dtype=dtype)
+        self.layers = [LayerCache(k, v) for k, v in self.memory]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length
+
+    def restart(self) -> None:
+        """Forget all; the memory is used again."""
+        for layer in self.layers:
+            layer.length = 0
+
+
+ONEDNN = (  # whether fp32 products can be oneDNN's, as in chapter 6
+    hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
+)
+LARGE = 500_000  # numbers in a matrix from which oneDNN is the faster one
+
+
+def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """x -> x W^T + b for a few rows x (B, n), by the fastest way that is there."""
+    weight, bias = linear.weight.detach(), linear.bias
+    bias = None if bias is None else bias.detach()
+    fp32_on_cpu = weight.dtype == torch.float32 and weight.device.type == "cpu"
+    if ONEDNN and fp32_on_cpu and weight.numel() >= LARGE:
+        multiply = torch.ops.mkldnn._linear_pointwise
+        return lambda x: multiply(x, weight, bias, "none", [], "")
+    return partial(F.linear, weight=weight, bias=bias)
+
+
+def normalization(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A norm of chapter 5 as a function of (B, n), without the module around it."""
+    if isinstance(norm, LayerNorm):
+        bias = None if norm.bias is None else norm.bias.detach()
+        weight = norm.weight.detach()
+        return lambda x: F.layer_norm(x, weight.shape, weight, bias, norm.eps)
+    if isinstance(norm, RMSNorm):
+        weight = norm.weight.detach()
+        return lambda x: F.rms_norm(x, weight.shape, weight, norm.eps)
+    return lambda x: x  # nn.Identity: no norm on queries and keys
+
+
+def feed_forward(network: FeedForward) -> Callable[[Tensor], Tensor]:
+    """Chapter 5's feed-forward network as a function of (B, D)."""
+    up, down = product(network.up), product(network.down)
+    if network.kind == "gelu":
+        return lambda x: down(F.gelu(up(x), approximate="tanh"))
+    if network.kind == "relu2":
+        return lambda x: down(F.relu(up(x)).square())
+    gate = product(network.gate)
+    return lambda x: down(F.silu(gate(x)) * up(x))
+
+
+@dataclass
+class Layer:
+    """The steps of one block, each a function of (B, ...), and its part of the cache.
+
+    memory: (2, B, H_kv, S, d), keys and values.
+    """
+
+    norm1: Callable
+    qkv: Callable
+    q_norm: Callable
+    k_norm: Callable
+    out: Callable
+    norm2: Callable
+    feed_forward: Callable
+    memory: Tensor
+
+    @classmethod
+    def of(cls, block: Block, memory: Tensor) -> "Layer":
+        """The parts of a block of chapter 5."""
+        a = block.attention
+        return cls(
+            normalization(block.norm1), product(a.qkv), normalization(a.q_norm),
+            normalization(a.k_norm), product(a.out), normalization(block.norm2),
+            feed_forward(block.feed_forward), memory,
+        )  # fmt: skip
+
+
+KNOWN = (
+    GPT, Block, CausalSelfAttention, FeedForward, LayerNorm, RMSNorm, TokenEmbedding,
+    LearnedPositions, nn.Linear, OneDNNLinear, nn.Dropout, nn.Identity, nn.ModuleList,
+)  # fmt: skip
+
+
+def can_decode(model: nn.Module) -> bool:
+    """Whether a Decoder computes what the model does: its parts are all the course's.
+
+    A subclass, another module in a part's place or a hook may compute something else.
+    """
+    return type(model) is GPT and all(
+        type(part) in KNOWN
+        and not (part._forward_hooks or part._forward_pre_hooks)
+        and "forward" not in vars(part)
+        for part in model.modules()
+    )
+
+
+class Decoder:
+    """Texts, one a row, that grow by one token at a time; each may have its own length.
+
+    It equals `model(ids, cache)` up to rounding, without dropout, and holds the
+    model's own weights, not copies. `lengths`: how many tokens each row holds.
+    """
+
+    def __init__(self, model: GPT, batch_size: int, max_length: int) -> None:
+        if not can_decode(model):
+            raise TypeError("model must be a GPT of chapter 5 with its own parts; for "
+                            "any other, call model(ids, cache)")  # fmt: skip
+        self.model, self.config = model, model.config
+        self.table = model.tokens.weight.detach()  # (V, D)
+        kind = {"device": self.table.device, "dtype": self.table.dtype}
+        self.cache = KVCache(model.config, batch_size, max_length, **kind)
+        pairs = zip(model.blocks, self.cache.memory, strict=True)
+        self.layers = [Layer.of(block, memory) for block, memory in pairs]
+        self.norm, self.head = normalization(model.norm), product(model.head)
+        self.rows = torch.arange(batch_size, device=kind["device"])
+        self.slots = torch.arange(max_length, device=kind["device"])
+        self.lengths = [0] * batch_size
+        self.places, self.angles = self._positions()
+
+    def _positions(self) -> tuple[Tensor | None, Tensor | None]:
+        """Vectors to add, (S, D), or turns of feature pairs, (S, d/2) complex."""
+        kind, d = self.config.positions, self.config.head_width
+        if kind == "learned":
+            return self.model.positions.weight.detach(), None
+        if kind == "sinusoidal":
+            return self.model.waves.to(self.table.dtype), None
+        if kind == "none":
+            return None, None
+        ones = torch.tensor([1.0, 0.0], device=self.table.device).repeat(d // 2)
+        ones = ones.expand(len(self.slots), d)  # pairs of length 1, not yet turned
+        base, scaling = self.config.rope_base, self.config.rope_scaling
+        turned = rotate(ones, self.slots, base=base, scaling=scaling)  # (S, d)
+        return None, torch.view_as_complex(turned.unflatten(-1, (-1, 2)).contiguous())
+
+    @torch.no_grad()
+    def read(self, texts: list[Tensor]) -> Tensor:
+        """Begin anew with these texts, (T,) each: the logits after each, (B, V).
+
+        All are read at once. Short ones are filled up on the right, where no token
+        looks, and what is stored for the filling is overwritten as the row grows.
+        """
+        device, longest = self.table.device, max(map(len, texts))
+        filled = [F.pad(text, (0, longest - len(text))) for text in texts]
+        ids = torch.stack(filled).to(device)  # (B, T)
+        self.cache.restart()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            logits = self.model(ids, self.cache, last_only=True)[:, -1]  # (B, V)
+        finally:
+            self.model.train(was_training)
+        self.lengths = [len(text) for text in texts]
+        if min(self.lengths) == longest:
+            return logits
+        self.lengths = [n - 1 for n in self.lengths]  # read each one's last token again
+        return self.step(torch.stack([text[-1] for text in texts]).to(device))
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        """One more token for each row, (B,): the logits after it, (B, V)."""
+        last = max(self.lengths)
+        if last == len(self.slots):
+            raise ValueError(f"max_length={last}: the cache has no room for more")
+        if min(self.lengths) == last:
+            logits = self.forward(tokens, last)
+        else:
+            at = torch.tensor(self.lengths).to(self.table.device, non_blocking=True)
+            logits = self.forward(tokens, at, last + 1)
+        self.lengths = [n + 1 for n in self.lengths]
+        for layer in self.cache.layers:
+            layer.length = last + 1
+        return logits
+
+    def forward(self, tokens: Tensor, at: int | Tensor, span: int = 0) -> Tensor:
+        """tokens (B,) at position `at`, the same for all or (B,) -> logits (B, V).
+
+        With a tensor, keys of the first `span` positions are looked at, those behind a
+        row's own hidden by a mask; span = max_length gives every call the same shapes.
+        """
+        x = F.embedding(tokens, self.table)  # (B, D)
+        if self.places is not None:
+            x = x + self.places[at]
+        turn, mask = None, None
+        if self.angles is not None:
+            turn = self.angles[at].view(-1, 1, 1, self.angles.shape[1])
+        if isinstance(at, Tensor):
+            mask = (self.slots[:span] <= at[:, None])[:, None, None]  # (B, 1, 1, span)
+        for layer in self.layers:
+            x = x + layer.out(self._attend(layer, layer.norm1(x), at, turn, mask))
+            x = x + layer.feed_forward(layer.norm2(x))  # (B, D)
+        return self.head(self.norm(x))
+
+    def _attend(self, layer: Layer, x: Tensor, at, turn, mask) -> Tensor:
+        """Heads of the new token over all stored ones: (B, D) -> (B, H d)."""
+        c, B = self.config, len(x)
+        H, shared, d = c.n_heads, c.kv_heads, c.head_width
+        heads = layer.qkv(x).view(B, H + 2 * shared, 1, d)
+        q, k = heads[:, :H], heads[:, H : H + shared]
+        new = heads[:, H:].view(B, 2, shared, d)  # keys, then values
+        if c.qk_norm or turn is not None:
+            q, k = layer.q_norm(q), layer.k_norm(k)
+            q, k = (t if turn is None else turned(t, turn) for t in (q, k))
+            new = torch.stack([k.squeeze(2), new[:, 1]], dim=1)
+        if mask is None:
+            layer.memory[..., at, :] = new.transpose(0, 1)
+            keys, values = layer.memory[..., : at + 1, :].unbind()
+        else:
+            layer.memory[:, self.rows, :, at] = new
+            keys, values = layer.memory[..., : mask.shape[-1], :].unbind()
+        y = F.scaled_dot_product_attention(
+            q, keys, values, mask, enable_gqa=shared < H
+        )  # (B, H, 1, d)
+        return y.flatten(1)
+
+
+def turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Pairs of features, as complex numbers, times turns: (B, H, 1, d) -> the same."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)

@@ -1,0 +1,134 @@
+"""The lean decoder against the model's own forward, on every architecture."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from solutions.decoding import Decoder, KVCache, can_decode
+from solutions.gpt import GPT, GPTConfig
+
+LLAMA = {"norm": "rms", "mlp": "swiglu", "positions": "rotary", "bias": False}
+KINDS = {
+    "GPT-2": {},
+    "untied": {"tie_embeddings": False, "bias": False},
+    "Llama": LLAMA | {"n_kv_heads": 2},
+    "scaled rotations": LLAMA | {"rope_scaling": (8.0, 1.0, 4.0, 16)},
+    "Qwen3": LLAMA | {"n_kv_heads": 1, "qk_norm": True, "d_head": 16},
+    "norm without rotation": {"qk_norm": True, "n_kv_heads": 2},
+    "sinusoids": {"positions": "sinusoidal"},
+    "no positions": {"positions": "none", "mlp": "relu2"},
+}
+
+
+def make(**fields) -> GPT:
+    g = torch.Generator().manual_seed(1)
+    model = GPT(GPTConfig(97, 32, 48, 3, 4, **fields), generator=g).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=g) * 0.2)
+    return model
+
+
+def texts_of(*lengths: int) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(2)
+    return [torch.randint(97, (n,), generator=g) for n in lengths]
+
+
+@torch.no_grad()
+def read_whole(model: GPT, texts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([model(text[None])[0, -1] for text in texts])
+
+
+@pytest.mark.parametrize("lengths", [(4, 4, 4), (5, 20, 1)], ids=["equal", "ragged"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoded_token_has_the_logits_of_the_whole_text_read_at_once(kind, lengths):
+    model, texts = make(**KINDS[kind]), texts_of(*lengths)
+    decoder = Decoder(model, 3, 32)
+    for _ in range(2):  # the second time in memory that was used before
+        logits, grown = decoder.read(texts), texts
+        for _ in range(32 - max(lengths)):
+            assert torch.allclose(logits, read_whole(model, grown), atol=1e-4)
+            tokens = logits.argmin(-1)
+            grown = [torch.cat([t, n[None]]) for t, n in zip(grown, tokens)]
+            logits = decoder.step(tokens)
+        assert torch.allclose(logits, read_whole(model, grown), atol=1e-4)
+
+
+def test_a_decoder_goes_on_after_a_prompt_read_in_pieces():
+    model, [text] = make(), texts_of(20)
+    decoder = Decoder(model, 1, 32)
+    decoder.read([text[:1]])
+    with torch.no_grad():
+        for piece in text[1:].split(7):
+            logits = model(piece[None], decoder.cache)[:, -1]
+    decoder.lengths = [decoder.cache.length]
+    assert torch.allclose(logits, read_whole(model, [text]), atol=1e-4)
+    grown = torch.cat([text, torch.tensor([7])])
+    logits = decoder.step(torch.tensor([7]))
+    assert torch.allclose(logits, read_whole(model, [grown]), atol=1e-4)
+    assert decoder.cache.length == 21
+
+
+def test_sixteen_bit_weights_are_decoded_in_sixteen_bits():
+    model = make().bfloat16()
+    decoder, texts = Decoder(model, 2, 32), texts_of(5, 5)
+    logits = decoder.read(texts)
+    logits = decoder.step(torch.tensor([3, 4]))
+    grown = [torch.cat([t, torch.tensor([n])]) for t, n in zip(texts, (3, 4))]
+    whole = read_whole(model.float(), grown)
+    assert logits.dtype == torch.bfloat16
+    assert (logits - whole).abs().max() < 0.1 * whole.abs().max()
+
+
+def test_changed_weights_are_seen_and_dropout_is_not():
+    model = make(dropout=0.5).train()
+    decoder, texts = Decoder(model, 1, 32), texts_of(6)
+    before = decoder.read(texts)
+    assert model.training and torch.equal(before, decoder.read(texts))
+    with torch.no_grad():
+        model.norm.weight.mul_(2)
+        model.norm.bias.mul_(2)
+    assert torch.allclose(decoder.read(texts), 2 * before, atol=1e-3)
+
+
+def test_one_compiled_step_serves_every_position():
+    model = make(**KINDS["Qwen3"])
+    decoder = Decoder(model, 2, 32)
+    decoder.read(texts_of(3, 6))
+    counter = CompileCounter()
+    step = torch.compile(decoder.forward, fullgraph=True, backend=counter)
+    at, tokens = torch.tensor([3, 6]), torch.tensor([5, 9])
+    other = Decoder(model, 2, 32)
+    other.read(texts_of(3, 6))
+    with torch.no_grad():
+        for _ in range(6):
+            logits = step(tokens, at, 32)
+            assert torch.allclose(logits, other.step(tokens), atol=1e-4)
+            at, tokens = at + 1, logits.argmax(-1)
+    assert counter.frame_count == 1
+
+
+def test_a_decoder_is_made_for_the_courses_own_parts_only():
+    assert can_decode(make())
+    model = make()
+    model.tokens = torch.nn.Sequential(model.tokens)
+    assert not can_decode(model)
+    with pytest.raises(TypeError, match="own parts"):
+        Decoder(model, 1, 8)
+
+
+def test_a_full_cache_says_so():
+    decoder = Decoder(make(), 1, 4)
+    decoder.read(texts_of(4))
+    with pytest.raises(ValueError, match="max_length=4"):
+        decoder.step(torch.tensor([1]))
+
+
+def test_a_cache_is_used_again_after_a_restart():
+    model, [text] = make(), texts_of(10)
+    cache = KVCache(model.config, 1, 10)
+    with torch.no_grad():
+        first = model(text[None], cache)
+        cache.restart()
+        assert cache.length == 0
+        assert torch.equal(model(text[None], cache), first)
