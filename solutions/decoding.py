@@ -42,7 +42,7 @@ class KVCache:
         return self.layers[0].length
 
     def restart(self) -> None:
-        """Forget all; the memory is used again."""
+        """Forget everything; the memory is reused."""
         for layer in self.layers:
             layer.length = 0
 
@@ -51,11 +51,11 @@ ONEDNN = (  # whether fp32 products can be oneDNN's, as in chapter 6
     hasattr(torch.ops.mkldnn, "_linear_pointwise")
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
 )
-LARGE = 500_000  # numbers in a matrix from which oneDNN is the faster one
+LARGE = 300_000  # multiplications from which oneDNN, and a second thread, pay
 
 
 def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """x -> x W^T + b for a few rows x (B, n), by the fastest way that is there."""
+    """x -> x W^T + b for a few rows x (B, n), by the fastest way available."""
     weight, bias = linear.weight.detach(), linear.bias
     bias = None if bias is None else bias.detach()
     fp32_on_cpu = weight.dtype == torch.float32 and weight.device.type == "cpu"
@@ -135,7 +135,7 @@ def can_decode(model: nn.Module) -> bool:
 
 
 class Decoder:
-    """Texts, one a row, that grow by one token at a time; each may have its own length.
+    """Texts, one per row, that grow by one token at a time, each with its own length.
 
     It equals `model(ids, cache)` up to rounding, without dropout, and holds the
     model's own weights, not copies. `lengths`: how many tokens each row holds.
@@ -152,10 +152,13 @@ class Decoder:
         pairs = zip(model.blocks, self.cache.memory, strict=True)
         self.layers = [Layer.of(block, memory) for block, memory in pairs]
         self.norm, self.head = normalization(model.norm), product(model.head)
+        widest = max(p.numel() for p in model.blocks.parameters())
+        # To wake a second thread for less takes longer than it saves.
+        self.one_thread = batch_size * widest < LARGE and self.table.is_cpu
         self.rows = torch.arange(batch_size, device=kind["device"])
         self.slots = torch.arange(max_length, device=kind["device"])
         self.lengths = [0] * batch_size
-        self.places, self.angles = self._positions()
+        self.vectors, self.angles = self._positions()
 
     def _positions(self) -> tuple[Tensor | None, Tensor | None]:
         """Vectors to add, (S, D), or turns of feature pairs, (S, d/2) complex."""
@@ -176,12 +179,12 @@ class Decoder:
     def read(self, texts: list[Tensor]) -> Tensor:
         """Begin anew with these texts, (T,) each: the logits after each, (B, V).
 
-        All are read at once. Short ones are filled up on the right, where no token
-        looks, and what is stored for the filling is overwritten as the row grows.
+        All are read at once. Short ones are padded on the right, where no token looks,
+        and what is stored for the padding is overwritten as the row grows.
         """
         device, longest = self.table.device, max(map(len, texts))
-        filled = [F.pad(text, (0, longest - len(text))) for text in texts]
-        ids = torch.stack(filled).to(device)  # (B, T)
+        padded = [F.pad(text, (0, longest - len(text))) for text in texts]
+        ids = torch.stack(padded).to(device)  # (B, T)
         self.cache.restart()
         was_training = self.model.training
         self.model.eval()
@@ -201,11 +204,16 @@ class Decoder:
         last = max(self.lengths)
         if last == len(self.slots):
             raise ValueError(f"max_length={last}: the cache has no room for more")
-        if min(self.lengths) == last:
-            logits = self.forward(tokens, last)
-        else:
+        at, span = last, 0
+        if min(self.lengths) < last:
             at = torch.tensor(self.lengths).to(self.table.device, non_blocking=True)
-            logits = self.forward(tokens, at, last + 1)
+            span = last + 1
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1 if self.one_thread else threads)
+            logits = self.forward(tokens, at, span)
+        finally:
+            torch.set_num_threads(threads)
         self.lengths = [n + 1 for n in self.lengths]
         for layer in self.cache.layers:
             layer.length = last + 1
@@ -218,8 +226,8 @@ class Decoder:
         row's own hidden by a mask; span = max_length gives every call the same shapes.
         """
         x = F.embedding(tokens, self.table)  # (B, D)
-        if self.places is not None:
-            x = x + self.places[at]
+        if self.vectors is not None:
+            x = x + self.vectors[at]
         turn, mask = None, None
         if self.angles is not None:
             turn = self.angles[at].view(-1, 1, 1, self.angles.shape[1])

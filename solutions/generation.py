@@ -107,12 +107,12 @@ def _require_finite(highest: Tensor) -> None:
 
 
 def draw(probs: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """One index a row, each with its probability: (..., V) -> (...) int64.
+    """One index per row, each with its probability: (..., V) -> (...) int64.
 
     A uniform number picks a point on a stick on which each token has a stretch as long
     as its probability. Rows need not sum to 1; ValueError where nothing can be drawn.
     """
-    edges = probs.cpu() if probs.device.type == "mps" else probs  # has no float64
+    edges = probs.cpu() if probs.device.type == "mps" else probs  # no float64 there
     edges = edges.double().cumsum(-1)  # (..., V), right ends of the stretches
     length = edges[..., -1:]  # (..., 1)
     if not ((probs >= 0).all() and (length > 0).all() and length.isfinite().all()):
@@ -158,10 +158,10 @@ def window_start(length: int, context_length: int) -> int:
 def read_again(model: GPT, texts: list[Tensor]) -> Tensor:
     """Logits of the token after each text, (B, V), without a cache."""
     was_training, longest = model.training, max(map(len, texts))
-    filled = [F.pad(text, (0, longest - len(text))) for text in texts]
+    padded = [F.pad(text, (0, longest - len(text))) for text in texts]
     model.eval()
     try:
-        ids = torch.stack(filled).to(model.tokens.weight.device)  # (B, T)
+        ids = torch.stack(padded).to(model.tokens.weight.device)  # (B, T)
         if min(map(len, texts)) == longest:
             return model(ids, last_only=True)[:, -1]
         logits = model(ids)  # (B, T, V)

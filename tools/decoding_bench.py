@@ -69,6 +69,7 @@ def our_generate(model: GPT, ids: Tensor, n: int) -> Callable[[], Tensor]:
 def hugging_face_generate(model, ids: Tensor, n: int) -> Callable[[], Tensor]:
     """Greedy, cached, and exactly n tokens: the end of a text is switched off."""
     model.generation_config.eos_token_id = None
+    model.generation_config.max_length = None  # or each call warns that n decides
     seen = torch.ones_like(ids)
     return lambda: model.generate(
         ids, attention_mask=seen, max_new_tokens=n, min_new_tokens=n, do_sample=False,

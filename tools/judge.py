@@ -52,7 +52,7 @@ from runs import write_whole  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 END = "<|endoftext|>"
 SPLIT_SEED, HELD_OUT = 1, 0.1  # chapter 6's
-TEMPERATURE, TOP_P = 0.8, 0.95
+TEMPERATURE, MIN_P = 0.7, 0.1
 SHOWN = 10  # samples on the card
 QUESTIONS = ("grammatical", "thread")
 
@@ -126,7 +126,7 @@ def write_samples(model: GPT, tokenizer: BPETokenizer, args) -> list[dict]:
     end, samples = tokenizer.special_tokens[END], []
     for seed in tqdm(range(1, args.number + 1), unit="sample", disable=None):
         ids = generate(
-            model, [[end]], args.length, temperature=TEMPERATURE, top_p=TOP_P,
+            model, [[end]], args.length, temperature=TEMPERATURE, min_p=MIN_P,
             stop_ids=[end], n_vocab=tokenizer.n_vocab,
             generator=torch.Generator().manual_seed(seed),
         )[0][1:]  # fmt: skip
@@ -138,7 +138,7 @@ def write_samples(model: GPT, tokenizer: BPETokenizer, args) -> list[dict]:
 def samples_of(model: GPT, tokenizer: BPETokenizer, args) -> list[dict]:
     """From --samples if that file is there, and of this model; else written now."""
     about = {"weights": fingerprint(Path(args.model)), "temperature": TEMPERATURE}
-    about |= {"top_p": TOP_P, "length": args.length, "number": args.number}
+    about |= {"min_p": MIN_P, "length": args.length, "number": args.number}
     path = Path(args.samples) if args.samples else None
     if path is not None and path.exists():
         return read_samples(path, about)
@@ -352,7 +352,7 @@ def written(own: dict, tales: dict, args) -> str:
     words = ", ".join(own["examples"]) or "none"
     return "\n".join([
         f"{own['texts']} unselected samples: seeds 1 to {own['texts']}, temperature "
-        f"{TEMPERATURE}, top-p {TOP_P}, no prompt,",
+        f"{TEMPERATURE}, min-p {MIN_P}, no prompt,",
         f"at most {args.length} tokens. Beside them, {tales['texts']} held-out tales, "
         "cut at the same length.",
         "", "| | samples | held-out tales |", "|---|---|---|", *table, "",
@@ -369,9 +369,10 @@ def judged(found: dict | None, number: int) -> str:
     """What readers say of the same samples."""
     if found is None:
         return "No reader has judged these samples."
-    n = found["readers"]
+    n, whole = found["readers"], found["read"] == number
+    which = f"All {number}" if whole else f"{found['read']} of these {number}"
     text = (
-        f"{found['read']} of these {number} samples were read by {n} "
+        f"{which} samples were read by {n} "
         f"reader{'s' * (n > 1)}. Every sentence is grammatical in "
         f"**{percent(found['grammatical'])}**, and the story keeps its thread in "
         f"**{percent(found['thread'])}**."

@@ -195,7 +195,7 @@ def run(out: Path, steps: int, seed: int) -> None:
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--out", type=Path, required=True, help="the folder to write")
-    p.add_argument("--steps", type=int, default=10_000, help="of 4,096 tokens")
+    p.add_argument("--steps", type=int, default=8_000, help="of 4,096 tokens")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
     if args.steps < 1:
