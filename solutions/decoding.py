@@ -4,7 +4,8 @@ The decoder computes what `GPT.forward` computes, for a single new position, in 
 operations as it takes. Built in chapters/07_generation.ipynb.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -134,6 +135,42 @@ def can_decode(model: nn.Module) -> bool:
     )
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode in here; afterwards the mode that the model was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+class PlainDecoder:
+    """Texts of one length that grow by one token at a time, by `model(ids, cache)`.
+
+    For a model with parts of its own. Methods as those of Decoder.
+    """
+
+    def __init__(self, model: GPT, batch_size: int, max_length: int) -> None:
+        table = model.tokens.weight
+        kind = {"device": table.device, "dtype": table.dtype}
+        self.model = model
+        self.cache = KVCache(model.config, batch_size, max_length, **kind)
+
+    @torch.no_grad()
+    def read(self, texts: list[Tensor]) -> Tensor:
+        self.cache.restart()
+        ids = torch.stack(texts).to(self.cache.memory.device)  # (B, T)
+        with evaluating(self.model):
+            return self.model(ids, self.cache, last_only=True)[:, -1]  # (B, V)
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        with evaluating(self.model):
+            return self.model(tokens[:, None], self.cache, last_only=True)[:, -1]
+
+
 class Decoder:
     """Texts, one per row, that grow by one token at a time, each with its own length.
 
@@ -186,12 +223,8 @@ class Decoder:
         padded = [F.pad(text, (0, longest - len(text))) for text in texts]
         ids = torch.stack(padded).to(device)  # (B, T)
         self.cache.restart()
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             logits = self.model(ids, self.cache, last_only=True)[:, -1]  # (B, V)
-        finally:
-            self.model.train(was_training)
         self.lengths = [len(text) for text in texts]
         if min(self.lengths) == longest:
             return logits

@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .decoding import Decoder, KVCache, can_decode  # noqa: F401
+from .decoding import (  # noqa: F401
+    Decoder, KVCache, PlainDecoder, can_decode, evaluating,
+)
 from .gpt import GPT
 from .pretrained import (  # noqa: F401
-    from_pretrained, load_gpt2, save_pretrained,
+    from_pretrained, load_gpt2, save_pretrained, unwrapped,
 )
 
 
@@ -157,17 +159,14 @@ def window_start(length: int, context_length: int) -> int:
 @torch.no_grad()
 def read_again(model: GPT, texts: list[Tensor]) -> Tensor:
     """Logits of the token after each text, (B, V), without a cache."""
-    was_training, longest = model.training, max(map(len, texts))
+    longest = max(map(len, texts))
     padded = [F.pad(text, (0, longest - len(text))) for text in texts]
-    model.eval()
-    try:
-        ids = torch.stack(padded).to(model.tokens.weight.device)  # (B, T)
+    ids = torch.stack(padded).to(model.tokens.weight.device)  # (B, T)
+    with evaluating(model):
         if min(map(len, texts)) == longest:
             return model(ids, last_only=True)[:, -1]
         logits = model(ids)  # (B, T, V)
-        return torch.stack([row[len(t) - 1] for row, t in zip(logits, texts)])
-    finally:
-        model.train(was_training)
+    return torch.stack([row[len(t) - 1] for row, t in zip(logits, texts)])
 
 
 class _Texts:
@@ -181,8 +180,12 @@ class _Texts:
         rows = [F.pad(p, (0, longest - len(p)), value=p[0].item()) for p in prompts]
         self.ids = torch.stack(rows).to(model.tokens.weight.device)  # (B, longest)
         self.starts: list[int] | None = None  # what the decoder holds begins there
-        room = min(self.context, longest)
-        self.decoder = Decoder(model, len(rows), room) if cached else None
+        self.decoder: Decoder | PlainDecoder | None = None
+        size = len(rows), min(self.context, longest)
+        if cached and can_decode(model):
+            self.decoder = Decoder(model, *size)
+        elif cached and len(set(self.lengths)) == 1:
+            self.decoder = PlainDecoder(model, *size)
 
     def logits(self) -> Tensor:
         """Scores of each text's next token, (B, V), from what the model may see."""
@@ -211,7 +214,7 @@ def _columns(
 ) -> Iterator[Tensor]:
     """The next token of every text, (B,), n times."""
     with torch.inference_mode():
-        texts = _Texts(model, prompts, n, use_cache and can_decode(model))
+        texts = _Texts(model, prompts, n, use_cache)
     for _ in range(n):
         with torch.inference_mode():  # not around the yield: it would reach the caller
             longest = max(texts.lengths)
@@ -286,6 +289,7 @@ def generate(
         "repetition_penalty": repetition_penalty, "n_vocab": n_vocab,
         "generator": generator,
     }  # fmt: skip
+    model = unwrapped(model)
     prompts = _checked(model, ids, max_new_tokens, stop_ids, settings)
     columns = _columns(model, prompts, max_new_tokens, use_cache, settings)
     if isinstance(ids, Tensor) and not stop_ids:
@@ -313,6 +317,7 @@ def stream(
     settings: those of generate. Tokens and errors are generate's, too; errors come
     before the first token.
     """
+    model = unwrapped(model)
     ids = [ids] if not isinstance(ids, Tensor) or ids.ndim == 1 else ids
     prompts = _checked(model, ids, max_new_tokens, stop_ids, settings)
     if len(prompts) > 1:

@@ -266,7 +266,7 @@ def load_gpt2(path: str | Path) -> GPT:
     return from_pretrained(path, kinds=["gpt2"])
 
 
-def _plain(model: nn.Module) -> GPT:
+def unwrapped(model: nn.Module) -> GPT:
     """The GPT inside the wrappers of torch.compile and of data-parallel training."""
     for wrapper in ("_orig_mod", "module", "_orig_mod"):
         model = getattr(model, wrapper, model)
@@ -351,7 +351,7 @@ def save_pretrained(model: nn.Module, path: str | Path, tokenizer=None) -> None:
     that fails leaves the old ones. ValueError for a model that fits no format, naming
     its fields, and for one with fewer rows than the tokenizer has tokens.
     """
-    model, folder = _plain(model), Path(path)
+    model, folder = unwrapped(model), Path(path)
     c, model_type = model.config, format_of(model.config)
     if tokenizer is not None and tokenizer.n_vocab > c.vocab_size:
         raise ValueError(f"tokenizer: {tokenizer.n_vocab} tokens, not {c.vocab_size}")

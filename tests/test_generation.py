@@ -429,6 +429,26 @@ def test_a_model_with_other_parts_speaks_with_its_own_forward(other):
     assert rows == [slowly(model, p, 30) for p in prompts]
 
 
+def test_a_model_with_other_parts_reads_each_token_once():
+    class Counting(GPT):
+        def forward(self, ids, *args, **kwargs):
+            read.append(ids.shape[1])
+            return super().forward(ids, *args, **kwargs)
+
+    read, model = [], Counting(SMALL, generator=seeded(1))
+    generate(model, [[3, 1, 4]], 6, temperature=0)
+    assert read == [3, 1, 1, 1, 1, 1] and model.training
+
+
+def test_wrapped_models_speak_like_the_model_inside(model):
+    rows = generate(model, [[3, 1, 4], [9]], 30, temperature=0)
+    compiled = torch.compile(model, backend="eager")
+    assert generate(compiled, [[3, 1, 4], [9]], 30, temperature=0) == rows
+    wrapped = torch.nn.Module()
+    wrapped.module = model  # as DistributedDataParallel holds it
+    assert list(stream(wrapped, [9], 30, temperature=0)) == rows[1][1:]
+
+
 def test_a_stream_left_open_ends_quietly():
     program = """
 from solutions.gpt import GPT, GPTConfig

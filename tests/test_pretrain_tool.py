@@ -214,7 +214,7 @@ def test_the_best_model_is_kept_when_asked_for(tool, corpus, tmp_path):
     tokens = corpus_tokens(corpus, out)
     measured = solutions.pretraining.evaluate(from_pretrained(out / "best"), tokens)
     assert measured == pytest.approx(min(r["val_loss"] for r in rows), abs=1e-4)
-    status, said, _ = tool("generate", "--model", out / "best", "--length", 3)
+    status, said, _ = tool("generate", "", "--model", out / "best", "--length", 3)
     assert status == 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import solutions  # noqa: F401  before torch, so that its idle threads sleep
 
 import torch
-from steps import can_compile, kind, ratios, take_turns
+from steps import kind, ratios, take_turns
 from torch import Tensor, nn
 
 from solutions.generation import (
@@ -56,7 +56,6 @@ def add_generate(commands) -> None:
                    help="read for the memory's speed; beyond caches")  # fmt: skip
     p.add_argument("--vocabulary", type=int, default=50_257, help="to draw from")
     p.add_argument("--rounds", type=int, default=7)
-    p.add_argument("--compile", action="store_true", help="also ours, compiled")
 
 
 # ------------------------------------------------------------------------ both sides
@@ -94,14 +93,9 @@ def random_weights(config: GPTConfig):
         return load_both(folder)
 
 
-def variants(model: GPT, compiled: bool) -> dict[str, GPT]:
-    """Name -> our model; float32 comes first."""
-    made = {"ours": model}
-    # Half the bytes for each token, with float32's range.
-    made["ours, bfloat16"] = copy.deepcopy(model).bfloat16()
-    if compiled:
-        made["ours, compiled"] = torch.compile(copy.deepcopy(model))
-    return made
+def variants(model: GPT) -> dict[str, GPT]:
+    """Name -> our model; float32 comes first. bfloat16: half the bytes per token."""
+    return {"ours": model, "ours, bfloat16": copy.deepcopy(model).bfloat16()}
 
 
 def contest(name: str, both, batch: int, prompt: int, new: int, args) -> dict:
@@ -110,7 +104,7 @@ def contest(name: str, both, batch: int, prompt: int, new: int, args) -> dict:
     dice, shape = torch.Generator().manual_seed(2), (batch, prompt)
     ids = torch.randint(model.config.vocab_size, shape, generator=dice)  # (B, T)
     works = {PEER: hugging_face_generate(peer, ids, new)}
-    for variant, own in variants(model, args.compile).items():
+    for variant, own in variants(model).items():
         works[variant] = our_generate(own, ids, new)
     theirs, ours = works[PEER]()[:, prompt:], works["ours"]()[:, prompt:]
     same = (theirs == ours).long().cumprod(1).sum().item()  # before the first other one
@@ -217,8 +211,6 @@ def check(args, shipped: GPT) -> None:
     C = shipped.config.context_length
     if args.prompt + args.shipped_new > C:
         raise ValueError(f"--prompt and --shipped-new go beyond the {C} of --shipped")
-    if args.compile and not can_compile():
-        raise ValueError("--compile: torch.compile finds no compiler here")
 
 
 def bench_generate(args) -> None:
