@@ -60,9 +60,16 @@ def clean_text(text: str) -> str:
 
 
 def split_documents(text: str) -> list[str]:
-    """The documents of a text: blank lines separate them. Outer white space goes."""
+    """The documents of a text, without white space around them.
+
+    Marks <|endoftext|> separate them; blank lines are then part of a document. In a
+    text without such a mark, blank lines separate them.
+    """
     _require_text("text", text)
-    parts = re.split(r"\n[^\S\n]*\n", text)
+    if "<|endoftext|>" in text:
+        parts = text.split("<|endoftext|>")
+    else:
+        parts = re.split(r"\n[^\S\n]*\n", text)
     return [part.strip() for part in parts if part.strip()]
 
 
@@ -103,9 +110,9 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def minhash(numbers: np.ndarray, n_hashes: int = 120) -> np.ndarray:
-    """Signature (n_hashes,) uint64: two sets agree in a place with probability Jaccard.
+    """Signature (n_hashes,) uint64: two sets agree at a position with probability Jaccard.
 
-    Each place is the smallest value that one hash function takes on the set (Broder
+    Each position holds the smallest value that one hash function takes on the set (Broder
     1997). The functions are fixed: x -> (a x + b) mod 2**64, its upper half.
     """
     _require_at_least("n_hashes", n_hashes, 1)
@@ -143,22 +150,24 @@ def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str
     """The documents without those that repeat, or nearly repeat, an earlier kept one.
 
     One goes when its shingles' Jaccard with a kept one is >= threshold. Banded MinHash
-    finds candidates, so time grows with the number of documents, not its square; an
-    exact comparison decides, so none below the threshold is dropped. A pair at the
-    threshold is missed less than once in 1,000 times (see rows_per_band).
+    finds candidates: two strangers of Jaccard s are compared with probability about
+    (120 / rows) s**rows, that is 24 s**5 at threshold 0.8. So time grows with the number
+    of documents up to about a million, and with its square far beyond. An exact
+    comparison decides, so none below the threshold is dropped. A pair at the threshold
+    is missed less than once in 1,000 times (see rows_per_band).
     """
     _require_not_one_text(documents)
     rows = rows_per_band(threshold)
-    kept, drawers = [], {}
+    kept, buckets = [], {}
     for document in documents:
         numbers = shingles(document)
         bands = minhash(numbers).reshape(-1, rows).tolist()
         labels = [hash((i, *band)) for i, band in enumerate(bands)]
-        met = {j for label in labels for j in drawers.get(label, ())}
+        met = {j for label in labels for j in buckets.get(label, ())}
         if any(jaccard(numbers, shingles(kept[j])) >= threshold for j in met):
             continue
         for label in labels:
-            drawers.setdefault(label, []).append(len(kept))
+            buckets.setdefault(label, []).append(len(kept))
         kept.append(document)
     return kept
 
@@ -359,11 +368,25 @@ def _write_raw(path: Path, ids: Iterable[int]) -> tuple[int, int]:
 
 
 def read_tokens(path: str | os.PathLike) -> np.ndarray:
-    """Open a token file: (n,) uint16 or uint32, memory-mapped: nothing is read yet."""
+    """Open a token file: (n,) uint16 or uint32, memory-mapped: nothing is read yet.
+
+    ValueError for anything else, such as an archive (.npz) or ids without NumPy's
+    header (nanoGPT's train.bin), which np.fromfile reads and write_tokens converts.
+    """
+    with open(path, "rb") as file:
+        start = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if start != np.lib.format.MAGIC_PREFIX:
+        raise ValueError(
+            f"path={str(path)!r} is not a token file (.npy): it begins with {start!r}; "
+            "write it with write_tokens (ids in a raw file: read np.fromfile first)"
+        )
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"path={str(path)!r} is not a token file: {error}") from None
+    except (ValueError, EOFError):
+        raise ValueError(
+            f"path={str(path)!r} is not a token file: it is cut off, or holds no "
+            "numbers; write it again with write_tokens"
+        ) from None
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(
             f"path={str(path)!r} holds {tokens.dtype} of shape {tokens.shape}, not "

@@ -244,6 +244,16 @@ def test_a_text_is_split_as_in_chapter_1(tmp_path):
     assert documents(tmp_path / "tales.jsonl") == expected
 
 
+def test_end_of_text_marks_in_a_text_are_cut_at_as_in_chapter_1(tmp_path):
+    end, path = "<|endoftext|>", tmp_path / "s.txt"
+    text = f"a\n\nb\n{end}\nc {end}{end}\n\nd\n\n{end}\n e"
+    for whole in (text, text + end, text + "\n" + end + "\n", text + "\n\n"):
+        path.write_text(whole, "utf-8")
+        assert main([str(path), "--out", str(tmp_path)]) == 0
+        expected = split_documents(whole)
+        assert documents(tmp_path / "s.jsonl") == expected == ["a\n\nb", "c", "d", "e"]
+
+
 DAMAGED = [
     (b'{"text": "a"}\n{"text": "b"', "c.jsonl:2: not a JSON object"),
     (b'{"text": "a"}\n\n{"texts": "b"}\n', "c.jsonl:3: not a JSON object"),

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from solutions.bpe import BPETokenizer
-from solutions.text_data import deduplicate, read_tokens, split_documents
+from solutions.text_data import clean_text, deduplicate, read_tokens, split_documents
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "prepare.py"
+END = "<|endoftext|>"
 RESULT = ("train.npy", "val.npy", "tokenizer.json")
 
 
@@ -108,6 +109,64 @@ def test_json_lines_give_the_same_as_text(
     assert contents(tmp_path / "c") == reference
 
 
+def told(folder: Path) -> list[str]:
+    """The documents of both sides, sorted."""
+    tokenizer, found = BPETokenizer.load(folder / "tokenizer.json"), []
+    for side in ("train", "val"):
+        ids = read_tokens(folder / f"{side}.npy").tolist()
+        end = tokenizer.special_tokens[END]
+        while ids:
+            found.append(tokenizer.decode(ids[: ids.index(end)]))
+            ids = ids[ids.index(end) + 1 :]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("shard_mb", [0.0003, 0.002, 9])
+@pytest.mark.parametrize("between", [f"\n{END}\n", END, f"\r\n\r\n{END}\r\n\r\n"])
+def test_end_of_text_marks_separate_stories_of_many_paragraphs(
+    prepare, documents, tmp_path, between, shard_mb
+):
+    """The layout of TinyStories, and marks within a line; wherever the shards begin."""
+    stories = [d.replace(". ", ".\n\n", 2) for d in deduplicate(documents)[:25]]
+    path = tmp_path / "stories.txt"
+    path.write_bytes((between.join(stories) + between).encode("utf-8"))
+    out = tmp_path / "p"
+    assert prepare(path, "--out", out, *ONE, "--shard-mb", shard_mb)[0] == 0
+    assert told(out) == sorted(stories)
+    assert told(out) == sorted(split_documents(clean_text(path.read_text("utf-8"))))
+
+
+def test_a_mark_across_two_blocks_is_seen(tmp_path):
+    has_marks = runpy.run_path(str(TOOL))["has_marks"]
+    for place in (0, (1 << 24) - 13, (1 << 24) - 7, (1 << 24) - 1, 1 << 24):
+        (tmp_path / "a.txt").write_bytes(b"x" * place + END.encode())
+        assert has_marks(tmp_path / "a.txt")
+        (tmp_path / "a.txt").write_bytes(b"x" * place + END.encode()[:-1])
+        assert not has_marks(tmp_path / "a.txt")
+
+
+def test_a_mark_in_a_json_line_ends_a_document(prepare, documents, tmp_path):
+    stories, path = deduplicate(documents)[:24], tmp_path / "s.jsonl"
+    texts = [a + END + b + END for a, b in zip(stories[::2], stories[1::2])]
+    path.write_text("\n".join(json.dumps({"text": t}) for t in texts), "utf-8")
+    assert prepare(path, "--out", tmp_path / "p", *ONE)[0] == 0
+    assert told(tmp_path / "p") == sorted(stories)
+
+
+def test_byte_order_marks_are_left_out(prepare, documents, corpus, reference, tmp_path):
+    """As Windows programs write them, also where two such files were put together."""
+    lines = [json.dumps({"text": d}).encode() + b"\r\n" for d in documents]
+    mark, half = b"\xef\xbb\xbf", len(lines) // 2
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b"".join([mark, *lines[:half], mark, *lines[half:], mark]))
+    assert prepare(path, "--out", tmp_path / "j", *ONE)[0] == 0
+    assert contents(tmp_path / "j") == reference
+    path = tmp_path / "c.txt"
+    path.write_bytes(mark + corpus.read_bytes())
+    assert prepare(path, "--out", tmp_path / "t", *ONE)[0] == 0
+    assert contents(tmp_path / "t") == reference
+
+
 def test_a_killed_run_goes_on_with_other_workers_and_redoes_nothing(
     corpus, reference, tmp_path
 ):
@@ -149,6 +208,7 @@ def test_two_workers_give_what_one_gives(corpus, reference, tmp_path):
         (b"", "a.txt", [], "is empty"),
         (b"good\n\nb\xffd\n", "a.txt", [], "a.txt is not UTF-8 at byte 7"),
         (b'{"text": "x"}\n{"no": 1}\n', "a.jsonl", [], 'no JSON with a "text" at byte 14'),
+        (b"go<|endoftext|>\n\nb\xffd\n", "a.txt", [], "a.txt is not UTF-8 at byte 18"),
         (b"x\n\ny\n", "a.txt", ["--val-fraction", 2], "--val-fraction 2.0"),
         (b"x\n\ny\n", "a.txt", ["--shard-mb", 0], "--shard-mb 0.0"),
         (b"x\n", "a.txt", [], "--val-fraction"),

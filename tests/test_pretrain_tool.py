@@ -18,6 +18,7 @@ import solutions.checkpoint
 import solutions.pretraining
 from solutions.bpe import BPETokenizer
 from solutions.generation import from_pretrained
+from solutions.gpt import GPT, GPTConfig
 from solutions.text_data import get_batch, windows, write_tokens
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,11 +191,40 @@ def test_pretrain_reads_what_prepare_has_written_in_one_file_or_many(
     assert status == 2 and "lacks train-00003.npy" in one_line(said)
 
 
+def test_the_first_tokens_bytes_do_not_count_as_nothing_predicts_it():
+    pretrain = runpy.run_path(str(ROOT / "tools" / "pretrain.py"))
+    merges = [(b"a", b"a"), (b"aa", b"aa"), (b"aaaa", b"aaaa")]
+    tokenizer = BPETokenizer(merges, special_tokens=[END])
+    end = tokenizer.special_tokens[END]
+    model = GPT(GPTConfig(tokenizer.n_vocab, 2, 8, 1, 1))
+    with torch.no_grad():
+        model.tokens.weight.zero_()  # so that every token costs log2(V) bits
+    each = math.log2(tokenizer.n_vocab)
+    for first, rest, n_bytes in [(258, [98, 98], 2), (98, [258, end], 8), (end, [98], 1)]:
+        tokens = np.array([first, *rest])
+        bits = pretrain["held_out_bits"](model, tokens, tokenizer)
+        assert bits == pytest.approx(len(rest) * each / n_bytes, rel=1e-5)
+
+
+def test_end_of_text_marks_separate_stories_of_many_paragraphs(tool, corpus, tmp_path):
+    tales = corpus.read_text("utf-8").split("\n\n")
+    stories = [tale.replace(". ", ".\n\n", 1) for tale in tales]
+    path, out = tmp_path / "stories.txt", tmp_path / "m"
+    path.write_text(f"\n{END}\n".join(stories), "utf-8")
+    status, said, _ = tool("pretrain", path, "--out", out, *TINY)
+    n = len(stories)
+    assert status == 0 and f"stories.txt: {n - n // 10} + {n // 10} documents" in said
+    pretrain = runpy.run_path(str(ROOT / "tools" / "pretrain.py"))
+    sides = pretrain["split_corpus"](path, 0.1, 1)
+    assert sorted(sides[0] + sides[1]) == sorted(stories)
+
+
 def bits_per_byte_by_hand(prepared: Path, out: Path) -> float:
     tokenizer = BPETokenizer.load(prepared / "tokenizer.json")
     assert BPETokenizer.load(out / "tokenizer.json").merges == tokenizer.merges
     model, tokens = from_pretrained(out), np.load(prepared / "val.npy")[:1000]
-    text = tokenizer.decode_bytes(int(i) for i in tokens).replace(END.encode(), b"")
+    predicted = tokenizer.decode_bytes(int(i) for i in tokens[1:])
+    text = predicted.replace(END.encode(), b"")
     losses = []
     for start in range(0, 999, 32):  # every token once, given those of its window
         window = torch.tensor(tokens[start : start + 33].astype(np.int64))

@@ -105,6 +105,14 @@ def test_blank_lines_separate_documents():
     assert td.split_documents("no blank line") == ["no blank line"]
 
 
+def test_end_of_text_marks_separate_documents_and_blank_lines_then_do_not():
+    end = "<|endoftext|>"
+    text = f"one\n\nstill one\n{end}\ntwo {end}{end}\n\n{end}three{end}\n"
+    assert td.split_documents(text) == ["one\n\nstill one", "two", "three"]
+    assert td.split_documents(f"a\n\nb{end}") == ["a\n\nb"]
+    assert td.split_documents("a <|end|> b\n\nc") == ["a <|end|> b", "c"]
+
+
 # Duplicates
 
 
@@ -453,6 +461,24 @@ def saved(folder, data):
     path = folder / "bad.npy"
     path.write_bytes(data) if isinstance(data, bytes) else np.save(path, data)
     return path
+
+
+def test_files_of_other_kinds_are_named_and_no_dangerous_way_is_advised(tmp_path):
+    """nanoGPT's train.bin, an archive, empty and cut files, objects, a text."""
+    np.savez(tmp_path / "a.npz", x=np.arange(3, dtype=np.uint16))
+    np.arange(100, dtype=np.uint16).tofile(tmp_path / "train.bin")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "cut.npy").write_bytes(whole_npy(tmp_path)[:90])
+    (tmp_path / "long.npy").write_bytes(b"\x93NUMPY\x02\x00\xff\xff\0\0" + b" " * 65535)
+    np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "tale.txt").write_text("Once upon a time", "utf-8")
+    names = sorted(p.name for p in tmp_path.iterdir() if p.name != "whole.npy")
+    assert len(names) == 7
+    for name in names:
+        with pytest.raises(ValueError, match=f"{name}' is not a token file") as caught:
+            td.read_tokens(tmp_path / name)
+        assert "write_tokens" in str(caught.value)
+        assert "pickle" not in str(caught.value)
 
 
 def whole_npy(folder):

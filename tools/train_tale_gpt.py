@@ -168,6 +168,7 @@ def run(out: Path, steps: int, seed: int) -> None:
     ]
     val = [i for d in val_docs for i in [*tokenizer.encode(d), end]]
     n_bytes = sum(len(d.encode("utf-8")) for d in val_docs)
+    n_bytes -= len(tokenizer.decode_bytes(val[:1]))  # nothing predicts the first token
     training = Training(steps, seed, tokenizer)
     best = training.go_on(out)
     batches = itertools.islice(passes(parts, seed, steps), training.step, None)

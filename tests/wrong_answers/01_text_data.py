@@ -13,6 +13,13 @@ WRONG = {
         # one off at the upper end: 0xBF taken for a first byte
         "def count_characters(data: bytes) -> int:\n"
         "    return sum(not 0x80 <= byte < 0xBF for byte in data)",
+        # decoded, strictly or not
+        "def count_characters(data: bytes) -> int:\n    return len(data.decode())",
+        "def count_characters(data: bytes) -> int:\n    return len(str(data, 'utf-8'))",
+        "def count_characters(data: bytes) -> int:\n"
+        "    return len(data.decode('utf-8', 'replace'))",
+        "def count_characters(data: bytes) -> int:\n"
+        "    return len(data.decode('utf-8', 'ignore'))",
         # the first bytes of two-byte characters are forgotten
         "def count_characters(data: bytes) -> int:\n"
         "    return sum(byte < 0x80 or byte >= 0xE0 for byte in data)",
@@ -37,7 +44,7 @@ WRONG = {
         "    return (1 - weight) * bigram + weight * unigram",
         # not a mean at all
         "def mix(bigram, unigram, weight):\n    return weight * bigram + unigram",
-        # geometric instead of arithmetic, normalised
+        # geometric instead of arithmetic, normalized
         "def mix(bigram, unigram, weight):\n"
         "    table = bigram**weight * unigram ** (1 - weight)\n"
         "    return table / table.sum(dim=1, keepdim=True)",
