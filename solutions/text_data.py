@@ -110,7 +110,7 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def minhash(numbers: np.ndarray, n_hashes: int = 120) -> np.ndarray:
-    """Signature (n_hashes,) uint64: at a position, two sets agree with P = Jaccard.
+    """Signature (n_hashes,) uint64: P(two sets agree at one position) = Jaccard.
 
     Each position holds the smallest value that one hash function takes on the set (Broder
     1997). The functions are fixed: x -> (a x + b) mod 2**64, its upper half.

@@ -200,7 +200,8 @@ def test_the_first_tokens_bytes_do_not_count_as_nothing_predicts_it():
     with torch.no_grad():
         model.tokens.weight.zero_()  # so that every token costs log2(V) bits
     each = math.log2(tokenizer.n_vocab)
-    for first, rest, n_bytes in [(258, [98, 98], 2), (98, [258, end], 8), (end, [98, end], 1)]:
+    cases = [(258, [98, 98], 2), (98, [258, end], 8), (end, [98, end], 1)]
+    for first, rest, n_bytes in cases:
         tokens = np.array([first, *rest])
         bits = pretrain["held_out_bits"](model, tokens, tokenizer)
         assert bits == pytest.approx(len(rest) * each / n_bytes, rel=1e-5)
