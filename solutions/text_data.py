@@ -112,7 +112,7 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
 def minhash(numbers: np.ndarray, n_hashes: int = 120) -> np.ndarray:
     """Signature (n_hashes,) uint64: P(two sets agree at one position) = Jaccard.
 
-    Each position holds the smallest value that one hash function takes on the set (Broder
+    Each position holds the smallest value of one hash function on the set (Broder
     1997). The functions are fixed: x -> (a x + b) mod 2**64, its upper half.
     """
     _require_at_least("n_hashes", n_hashes, 1)
@@ -151,8 +151,8 @@ def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str
 
     One goes when its shingles' Jaccard with a kept one is >= threshold. Banded MinHash
     finds candidates: two strangers of Jaccard s are compared with probability about
-    (120 / rows) s**rows, that is 24 s**5 at threshold 0.8. So time grows with the number
-    of documents up to about a million, and with its square far beyond. An exact
+    (120 / rows) s**rows, that is 24 s**5 at threshold 0.8. So time grows with the
+    number of documents up to about a million, and with its square far beyond. An exact
     comparison decides, so none below the threshold is dropped. A pair at the threshold
     is missed less than once in 1,000 times (see rows_per_band).
     """
