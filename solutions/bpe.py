@@ -8,108 +8,30 @@ The idea is Gage's (1994); for words, Sennrich et al. (2016); for bytes, Radford
 """
 
 import heapq
-import json
 import operator
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-import regex
 from tqdm import tqdm
 
-GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
+from .pretokenization import (
+    GPT2_PATTERN,
+    count_pretokens,
+    cutters,
+    need,
+    special_pattern,
+    valid_text,
+)
+from .tokenizer_json import read_tokenizer, write_tokenizer
+
 BYTES = [bytes([b]) for b in range(256)]
-
-
-def need(fulfilled: object, message: str) -> None:
-    """ValueError with `message` unless `fulfilled`."""
-    if not fulfilled:
-        raise ValueError(message)
 
 
 def pairs(word: str) -> Iterator[str]:
     """The neighbours in a word of one character per token: "abc" -> "ab", "bc"."""
     return map(str.__add__, word, word[1:])
-
-
-SPANS = re.compile(
-    r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+"
-)
-
-
-DIGITS = {r"\p{N}", r"\p{N}+"}
-CHARACTER_CLASS = re.compile(r"(\\p\{\w+\}|\[[^]]+\])\+?")
-
-
-def isolating(pattern: str) -> regex.Pattern:
-    """Its `findall` gives what `pattern` matches, and what lies between in one piece."""
-    try:
-        compiled = regex.compile(rf"{pattern}|(?:(?!{pattern})(?s:.))+")
-    except regex.error as error:
-        raise ValueError(f"{pattern=} is not a pattern: {error}") from None
-    need(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
-    empty = "" in compiled.findall(f"{pattern} a1!")
-    need(not empty, f"{pattern=} matches an empty string: write + for *")
-    return compiled
-
-
-def cut(text: str, patterns: list[regex.Pattern]) -> list[str]:
-    """`text` cut by the first pattern, each piece by the second, and so on."""
-    pieces = [text]
-    for pattern in patterns:
-        pieces = [part for piece in pieces for part in pattern.findall(piece)]
-    return pieces
-
-
-def cutters(pattern: str | Sequence[str]) -> tuple[Callable, Callable]:
-    """Two functions: one cuts a text into spans, the other a span into pre-tokens.
-
-    Of several patterns each cuts the pieces of the one before. SPANS cut only where
-    GPT-2's pattern cuts too, after digits or not. All other spans are what the first
-    pattern leaves that is more than a class of characters.
-    """
-    patterns, n = [pattern] if isinstance(pattern, str) else [*pattern], 1
-    need(patterns, f"{pattern=} has no pattern")
-    compiled = [isolating(one) for one in patterns]
-    last = patterns[-1].replace("++", "+").replace(r"|\s+$", "")
-    if last == GPT2_PATTERN and DIGITS.issuperset(patterns[:-1]):
-        return SPANS.findall, partial(cut, patterns=compiled)
-    while n < len(patterns) and CHARACTER_CLASS.fullmatch(patterns[n - 1]):
-        n += 1
-    return partial(cut, patterns=compiled[:n]), partial(cut, patterns=compiled[n:])
-
-
-def valid_text(name: str, text: str) -> str:
-    """`text`, with U+FFFD for half characters (lone surrogates), as in tiktoken."""
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be str, got {type(text).__name__}")
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def special_pattern(names: Iterable[str]) -> regex.Pattern:
-    """Finds special tokens, the longest where several fit; no text holds "\\ud800"."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return regex.compile("|".join(map(regex.escape, longest_first)) or "\ud800")
-
-
-def count_pretokens(texts: Iterable[str], pattern: str | Sequence[str] = GPT2_PATTERN,
-                    special_tokens: Iterable[str] = ()) -> Counter[bytes]:
-    """How often each pre-token occurs, as UTF-8. Special tokens cut the text and go.
-
-    For a large corpus, count its parts in several processes and add the counts up.
-    """
-    (spans_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
-    parts = (part for text in texts for part in cut(valid_text("text", text)))
-    spans, counts = Counter(chain.from_iterable(map(spans_of, parts))), Counter()
-    for span, n in spans.items():
-        for piece in pieces_of(span):
-            counts[piece.encode("utf-8")] += n
-    return counts
 
 
 class PairTable:
@@ -199,8 +121,8 @@ def merge_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
     """
     if len(word) > 200:
         return merge_long_word(word, ranks)
-    get, never, tokens = ranks.get, len(ranks), [BYTES[b] for b in word]
-    found = [get(pair, never) for pair in zip(tokens, tokens[1:])]
+    get, never, tokens = ranks.get, 10**9, [BYTES[b] for b in word]
+    found = [get(pair, never) for pair in pairwise(tokens)]
     while found and (lowest := min(found)) < never:
         i = found.index(lowest)
         tokens[i] += tokens.pop(i + 1)
@@ -218,23 +140,17 @@ def merge_long_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
     A token begins at place i and ends at after[i]. Joins wait in a heap, as one number
     rank * n + place; those that are no longer possible are skipped.
     """
-    n = len(word)
+    n, neighbors = len(word), pairwise(BYTES[b] for b in word)
     before, after = [*range(-1, n)], [*range(1, n + 1), 0]
-
-    def rank_at(i: int) -> int | None:
-        j = after[i]
-        return ranks.get((word[i:j], word[j : after[j]]))
-
-    heap = [rank_at(i) * n + i for i in range(n - 1) if rank_at(i) is not None]
-    heapq.heapify(heap)
+    heap = sorted(ranks[p] * n + i for i, p in enumerate(neighbors) if p in ranks)
     while heap:
         rank, i = divmod(heapq.heappop(heap), n)
-        if rank_at(i) == rank:
-            j, end = after[i], after[after[i]]
+        j, end = after[i], after[after[i]]
+        if ranks.get((word[i:j], word[j:end])) == rank:
             after[i], after[j], before[end] = end, j, i
-            for left in (before[i], i):
-                if (found := rank_at(left)) is not None:
-                    heapq.heappush(heap, found * n + left)
+            for a, b in ((before[i], i), (i, end)):
+                if (found := ranks.get((word[a:b], word[b : after[b]]))) is not None:
+                    heapq.heappush(heap, found * n + a)
     return [word[i : after[i]] for i in range(n) if after[i] > i]
 
 
@@ -242,8 +158,8 @@ class ByteBPE:
     """Bytes to token ids, by merges in the order they were learnt, and back.
 
     merges: pairs of byte strings, each part a byte or made by a merge. vocab: id ->
-    bytes; None is bytes 0-255, then the merges in order. ignore_merges: a pre-token that
-    is in `vocab` is one token even if merges do not lead there, as in tiktoken.
+    bytes; None is bytes 0-255, then the merges in order. ignore_merges: a pre-token
+    in `vocab` is one token even if merges do not lead there, as in tiktoken.
     """
 
     def __init__(self, merges: list[tuple], vocab: dict | None = None, *,
@@ -282,9 +198,9 @@ class ByteBPE:
 class TextBPE(ByteBPE):
     """ByteBPE for text, which a pattern cuts into pre-tokens.
 
-    merges, vocab, ignore_merges: see ByteBPE. pattern: what `regex` finds, and what lies
-    between, are the pre-tokens; of several patterns each cuts the pieces of the one
-    before. special_tokens: one in `vocab` keeps its id; another gets the next free one.
+    merges, vocab, ignore_merges: see ByteBPE. pattern: what `regex` finds, and what
+    lies between, are the pre-tokens; of several patterns each cuts the pieces of the
+    one before. special_tokens: one in `vocab` keeps its id; others get the next free.
     """
 
     def __init__(self, merges: list[tuple], *, special_tokens: Iterable[str] = (),
@@ -373,8 +289,8 @@ class SpecialBPE(TextBPE):
                         allowed_special: Iterable[str] = frozenset()) -> Iterator[int]:
         """Yields what encode gives for the joined chunks, in constant memory.
 
-        Constant but for a longer span, which is held. Exact for the patterns of GPT-2 to
-        GPT-4o, and others in which more text changes at most the last three pre-tokens.
+        Constant but for a longer span, which is held. Exact for the patterns of GPT-2
+        to GPT-4o, and others in which more text changes at most the last three spans.
         """
         (allowed, refused), buffer, kept = self._sorted_out(allowed_special), "", 0
         half = ""  # a surrogate at the end of a slice whose other half may follow
@@ -394,28 +310,6 @@ class SpecialBPE(TextBPE):
         yield from self._encode_start(buffer, allowed, refused, False)[0]
 
 
-SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
-UNSHOW = dict.fromkeys(SHOW, "\uffff") | {ord(c): b for b, c in SHOW.items()}
-
-
-def show(token: bytes) -> str:
-    """A token in GPT-2's printable alphabet, one character for each byte."""
-    return token.decode("latin-1").translate(SHOW)
-
-
-def unshow(shown: str) -> bytes:
-    """The token that `show` shows. ValueError for characters outside the alphabet."""
-    return shown.translate(UNSHOW).encode("latin-1")
-
-
-def is_shown(name: str) -> bool:
-    """Whether `name` is also how some other text is shown, as "Ġ" is for a space."""
-    try:
-        return unshow(name).decode("utf-8") != name
-    except ValueError:
-        return False
-
-
 def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
     """The merges behind a table of ranks: what earlier merges leave of each token."""
     merges, known = [], {}
@@ -425,111 +319,25 @@ def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
     return merges
 
 
-def supported(settings: dict, **values: object) -> None:
-    """ValueError unless each of the `settings` named is missing or as in `values`."""
-    for name, value in values.items():
-        need(settings.get(name, value) == value, f"{name}={settings.get(name)!r}")
-
-
-def shared_pattern(pattern: str) -> str:
-    """`pattern`, if Oniguruma, Hugging Face's engine, reads it as `regex` does."""
-    bare = regex.sub(r"(?s)\\[pP]\{\^?\w+\}|\\.|\[(?:\\.|[^]\\[])++\]", "", pattern)
-    odd = regex.findall(r"\\[^\WpPrnstdSD]|&&", pattern)
-    odd += regex.findall(r"\}\+|[][^]|(?<!\+)\$|\(\?[a-zA-Z-]+\)", bare)
-    need(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
-    return pattern
-
-
-def patterns_of(pre_tokenizer: dict) -> list[str]:
-    """The patterns of a tokenizer.json, in order. ValueError for cuts of other kinds."""
-    *steps, level = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    supported(level, type="ByteLevel", add_prefix_space=False)
-    patterns = []
-    for step in steps:
-        if step["type"] == "Digits":
-            patterns.append(r"\p{N}" if step["individual_digits"] else r"\p{N}+")
-            continue
-        supported(step, type="Split", behavior="Isolated", invert=False)
-        [(kind, pattern)] = step["pattern"].items()
-        patterns.append(shared_pattern(pattern if kind == "Regex" else re.escape(pattern)))
-    if level.get("use_regex", True):
-        patterns.append(GPT2_PATTERN)
-    need(patterns, "use_regex=False without a Split")
-    return patterns
-
-
-def added_ids(added: list[dict], vocab: dict[str, int]) -> dict[str, int]:
-    """The ids of added tokens. ValueError where `tokenizers` would treat them apart."""
-    ids, flags = {}, dict.fromkeys(["lstrip", "rstrip", "single_word"], False)
-    for token in added:
-        supported(token, **flags, normalized=added[0].get("normalized"))
-        name, free = token["content"], max([len(vocab) - 1, *ids.values()]) + 1
-        known = token["id"] == vocab.get(name, free) and not is_shown(name)
-        need(known, f"added_tokens: {name!r} with the id {token['id']}")
-        ids[name] = token["id"]
-    return ids
-
-
-UNUSED = dict.fromkeys(
-    ["normalizer", "padding", "truncation", "dropout", "continuing_subword_prefix",
-     "end_of_word_suffix"]
-)
-
-
 class BPETokenizer(SpecialBPE):
     """Byte-level BPE with files and tiktoken; arguments as for TextBPE."""
 
     def save(self, path: str | Path) -> None:
         """Write Hugging Face's tokenizer.json: `tokenizers` gives these ids from it."""
-        own = {i: name for name, i in self.special_tokens.items()}
-        vocab = {own.get(i) or show(t): i for i, t in sorted(self.vocab.items())}
-        unclear = len(vocab) < len(self.vocab) or any(map(is_shown, own.values()))
-        need(not unclear, f"special_tokens: rename one of {own}")
-        merges = [[show(a), show(b)] for a, b in self.merges]
-        no = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-        added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
-        steps = []
-        for pattern in [self.pattern] if isinstance(self.pattern, str) else self.pattern:
-            # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
-            one = shared_pattern(regex.sub(r"(\{\d+,\d+\})\+", r"\1", pattern))
-            steps.append({"type": "Split", "pattern": {"Regex": one},
-                          "behavior": "Isolated", "invert": False})
-        level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
-        level["type"] = "ByteLevel"
-        cuts = {"type": "Sequence", "pretokenizers": [*steps, level]}
-        whole = {"version": "1.0", "added_tokens": added, "decoder": level,
-                 "pre_tokenizer": cuts,
-                 "model": {"type": "BPE", "vocab": vocab, "merges": merges,
-                           "ignore_merges": self.ignore_merges}}
-        new = Path(f"{path}.new")  # renamed when complete, so that nothing is lost
-        new.write_text(json.dumps(whole, ensure_ascii=False, indent=1), "utf-8")
-        new.replace(path)
+        write_tokenizer(path, merges=self.merges, vocab=self.vocab,
+                        special_tokens=self.special_tokens, pattern=self.pattern,
+                        ignore_merges=self.ignore_merges)
 
     @classmethod
-    def load(cls, path: str | Path, *, add_special_tokens: bool = True) -> "BPETokenizer":
+    def load(cls, path: str | Path, *,
+             add_special_tokens: bool = True) -> "BPETokenizer":
         """Read a tokenizer.json of byte-level BPE, cut by Split, Digits and ByteLevel.
 
         The ids are those of `tokenizers`; a file that asks for more is a ValueError.
         add_special_tokens: False leaves out what a post_processor adds to each text.
         """
         try:
-            whole = json.loads(Path(path).read_text("utf-8"))
-            model, patterns = whole["model"], patterns_of(whole["pre_tokenizer"])
-            supported({name: whole.get(name) for name in UNUSED}, **UNUSED)
-            supported({name: model.get(name) or None for name in UNUSED}, **UNUSED)
-            supported(model, type="BPE")
-            if add_special_tokens and whole.get("post_processor"):
-                supported({"post_processor": whole["post_processor"]["type"]},
-                          post_processor="ByteLevel")
-            special = added_ids(whole["added_tokens"], model["vocab"])
-            ids = (model["vocab"] | special).items()
-            vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
-            need(len(vocab) == len(ids), "vocab has two tokens for one id")
-            pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
-            merges = [tuple(map(unshow, pair)) for pair in pairs]
-            return cls(merges, special_tokens=special, vocab=vocab,
-                       pattern=patterns if len(patterns) > 1 else patterns[0],
-                       ignore_merges=bool(model.get("ignore_merges")))
+            return cls(**read_tokenizer(path, add_special_tokens=add_special_tokens))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"path={path} is no byte-level BPE: {error!r}") from None
 
