@@ -518,6 +518,9 @@ def test_of_overlapping_special_tokens_the_longest_is_taken(small):
 def test_a_pattern_that_takes_everything_still_writes_no_special_token():
     tokenizer = BPETokenizer([], special_tokens=[END], pattern=r"\S+|\s+")
     assert tokenizer.special_tokens[END] not in tokenizer.encode_ordinary(END)
+    vocab = BYTES | {300: END.encode()}
+    tokenizer = BPETokenizer([], special_tokens=[END], vocab=vocab, pattern=r"\S+|\s+")
+    assert tokenizer.encode_ordinary(END) == [*END.encode()]
 
 
 def test_special_tokens_keep_their_place_or_get_the_next_free_one():
@@ -609,6 +612,7 @@ CUTS = {
         NO_REGEX,
     ),
     "gpt4_then_gpt2": (split(PATTERNS["gpt4"]), WITH_REGEX),
+    "letters_across_then_gpt2": (split("[a-z] t"), WITH_REGEX),
     "only_words": (split(r"\p{L}+"), NO_REGEX),
     "look_behind": (split(r"\p{N}"), split(r"(?<=a)\p{L}+"), NO_REGEX),
 }
@@ -850,6 +854,8 @@ def damaged(change):
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": r"\w+"}}, r"w.*otherwise"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "^a"}}, r"\^.*otherwise"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a$|b"}}, "otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a+$|b"}}, "otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(?i:st)"}}, "st.*other"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a{1,3}+"}}, "otherwise"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "[a[b]]"}}, "otherwise"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a*"}}, "empty string"),
