@@ -870,6 +870,7 @@ def damaged(change):
         ({"added_tokens.0.single_word": True}, "single_word=True"),
         ({"added_tokens.0.id": 300}, "added_tokens.*id 300"),
         ({"added_tokens.0.content": "Ġ"}, "added_tokens: 'Ġ'"),
+        ({"added_tokens.0.content": "<new>"}, "'<new>' with the id 257"),  # it gets 258
         ({"model.vocab.ab": 97}, "two tokens for one id"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(a"}}, "pattern"),
     ],
