@@ -8,81 +8,30 @@ The idea is Gage's (1994); for words, Sennrich et al. (2016); for bytes, Radford
 """
 
 import heapq
-import json
 import operator
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-import regex
 from tqdm import tqdm
 
-GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
+from .pretokenization import (
+    GPT2_PATTERN,
+    count_pretokens,
+    cutters,
+    need,
+    special_pattern,
+    valid_text,
+)
+from .tokenizer_json import read_tokenizer, write_tokenizer
+
 BYTES = [bytes([b]) for b in range(256)]
-
-
-def need(fulfilled: object, message: str) -> None:
-    """ValueError with `message` unless `fulfilled`."""
-    if not fulfilled:
-        raise ValueError(message)
 
 
 def pairs(word: str) -> Iterator[str]:
     """The neighbours in a word of one character per token: "abc" -> "ab", "bc"."""
     return map(str.__add__, word, word[1:])
-
-
-SPANS = re.compile(
-    r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+"
-)
-
-
-def cutters(pattern: str) -> tuple[Callable, Callable]:
-    """Two functions: one cuts a text into spans, the other a span into pre-tokens.
-
-    A character that `pattern` leaves out is a pre-token of its own. SPANS cut only
-    where GPT-2's pattern cuts too. With any other pattern a span is a pre-token.
-    """
-    try:
-        compiled = regex.compile(rf"{pattern}|(?s:.)")
-    except regex.error as error:
-        raise ValueError(f"{pattern=} is not a pattern: {error}") from None
-    need(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
-    if pattern.replace("++", "+").replace(r"|\s+$", "") == GPT2_PATTERN:
-        return SPANS.findall, compiled.findall
-    return compiled.findall, lambda span: [span]
-
-
-def valid_text(name: str, text: str) -> str:
-    """`text`, with U+FFFD for half characters (lone surrogates), as in tiktoken."""
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be str, got {type(text).__name__}")
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def special_pattern(names: Iterable[str]) -> regex.Pattern:
-    """Finds special tokens, the longest where several fit; no text holds "\\ud800"."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return regex.compile("|".join(map(regex.escape, longest_first)) or "\ud800")
-
-
-def count_pretokens(texts: Iterable[str], pattern: str = GPT2_PATTERN,
-                    special_tokens: Iterable[str] = ()) -> Counter[bytes]:
-    """How often each pre-token occurs, as UTF-8. Special tokens cut the text and go.
-
-    For a large corpus, count its parts in several processes and add the counts up.
-    """
-    (spans_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
-    parts = (part for text in texts for part in cut(valid_text("text", text)))
-    spans, counts = Counter(chain.from_iterable(map(spans_of, parts))), Counter()
-    for span, n in spans.items():
-        for piece in pieces_of(span):
-            counts[piece.encode("utf-8")] += n
-    return counts
 
 
 class PairTable:
@@ -165,70 +114,73 @@ def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list
     return merges
 
 
-def merge_word(word: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """`word` in tokens: join the neighbours of lowest rank, leftmost first, to the end.
+def merge_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
+    """`word` in tokens: join the pair of lowest rank, leftmost first, to the end.
 
-    ranks: what two neighbours make together -> rank of that merge.
+    ranks: pair of tokens -> rank of that merge.
     """
     if len(word) > 200:
         return merge_long_word(word, ranks)
-    get, never, tokens = ranks.get, len(ranks), [BYTES[b] for b in word]
-    found = [get(a + b, never) for a, b in zip(tokens, tokens[1:])]
+    get, never, tokens = ranks.get, 10**9, [BYTES[b] for b in word]
+    found = [get(pair, never) for pair in pairwise(tokens)]
     while found and (lowest := min(found)) < never:
         i = found.index(lowest)
         tokens[i] += tokens.pop(i + 1)
         del found[i]
         if i > 0:
-            found[i - 1] = get(tokens[i - 1] + tokens[i], never)
+            found[i - 1] = get((tokens[i - 1], tokens[i]), never)
         if i < len(found):
-            found[i] = get(tokens[i] + tokens[i + 1], never)
+            found[i] = get((tokens[i], tokens[i + 1]), never)
     return tokens
 
 
-def merge_long_word(word: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+def merge_long_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
     """The same as merge_word for a long `word`: n log n steps for n bytes.
 
     A token begins at place i and ends at after[i]. Joins wait in a heap, as one number
     rank * n + place; those that are no longer possible are skipped.
     """
-    n = len(word)
+    n, neighbors = len(word), pairwise(BYTES[b] for b in word)
     before, after = [*range(-1, n)], [*range(1, n + 1), 0]
-    heap = sorted(ranks[p] * n + i for i in range(n - 1) if (p := word[i:i+2]) in ranks)
+    heap = sorted(ranks[p] * n + i for i, p in enumerate(neighbors) if p in ranks)
     while heap:
         rank, i = divmod(heapq.heappop(heap), n)
         j, end = after[i], after[after[i]]
-        if ranks.get(word[i:end]) == rank:
+        if ranks.get((word[i:j], word[j:end])) == rank:
             after[i], after[j], before[end] = end, j, i
-            for left in (before[i], i):
-                if (found := ranks.get(word[left : after[after[left]]])) is not None:
-                    heapq.heappush(heap, found * n + left)
+            for a, b in ((before[i], i), (i, end)):
+                if (found := ranks.get((word[a:b], word[b : after[b]]))) is not None:
+                    heapq.heappush(heap, found * n + a)
     return [word[i : after[i]] for i in range(n) if after[i] > i]
 
 
 class ByteBPE:
     """Bytes to token ids, by merges in the order they were learnt, and back.
 
-    merges: pairs of byte strings, each part a byte or made by an earlier merge. As in
-    tiktoken, neighbours that together make a token join, whichever pair made it first.
-    vocab: id -> bytes; None is bytes 0-255, then the merges in order.
+    merges: pairs of byte strings, each part a byte or made by a merge. vocab: id ->
+    bytes; None is bytes 0-255, then the merges in order. ignore_merges: a pre-token
+    in `vocab` is one token even if merges do not lead there, as in tiktoken.
     """
 
-    def __init__(self, merges: list[tuple], vocab: dict | None = None) -> None:
+    def __init__(self, merges: list[tuple], vocab: dict | None = None, *,
+                 ignore_merges: bool = True) -> None:
         self.merges = [tuple(pair) for pair in merges]
-        self._ranks = dict.fromkeys(BYTES)
+        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        pairs = [pair for pair in self.merges if [*map(type, pair)] == [bytes, bytes]]
+        self._tokens = dict.fromkeys([*BYTES, *map(b"".join, pairs)])
         for rank, pair in enumerate(self.merges):
-            known = len(pair) == 2 and {*pair} <= self._ranks.keys()
-            need(known, f"merges[{rank}]={pair}: parts must be bytes or earlier merges")
-            self._ranks.setdefault(b"".join(pair), rank)
-        self.vocab = dict(enumerate(self._ranks) if vocab is None else vocab)
+            known = len(pair) == 2 and self._tokens.keys() >= {*pair}
+            need(known, f"merges[{rank}]={pair}: parts must be bytes or made by merges")
+        self.vocab = dict(enumerate(self._tokens) if vocab is None else vocab)
         self._id_of = {token: i for i, token in self.vocab.items()}
         need(len(self._id_of) == len(self.vocab), "vocab has two ids for one token")
-        need(not (lost := {*self._ranks} - {*self._id_of}), f"vocab lacks {lost}")
+        need(not (lost := {*self._tokens} - {*self._id_of}), f"vocab lacks {lost}")
+        self.ignore_merges = ignore_merges
+        self._whole = {*self._id_of} if ignore_merges else set()
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Ids of one pre-token; one that is a token needs no merges, as in tiktoken."""
-        whole = data in self._ranks
-        tokens = [data] if whole else merge_word(data, self._ranks)
+        """Ids of one pre-token: one if it is taken whole, or what the merges make."""
+        tokens = [data] if data in self._whole else merge_word(data, self._ranks)
         return [self._id_of[token] for token in tokens]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -246,38 +198,44 @@ class ByteBPE:
 class TextBPE(ByteBPE):
     """ByteBPE for text, which a pattern cuts into pre-tokens.
 
-    merges, vocab: see ByteBPE. pattern: what `regex.findall` cuts with. special_tokens:
-    one that is in `vocab` keeps its id; another gets the next free one.
+    merges, vocab, ignore_merges: see ByteBPE. pattern: what `regex` finds, and what
+    lies between, are the pre-tokens; of several patterns each cuts the pieces of the
+    one before. special_tokens: one in `vocab` keeps its id; others get the next free.
     """
 
     def __init__(self, merges: list[tuple], *, special_tokens: Iterable[str] = (),
-                 pattern: str = GPT2_PATTERN, vocab: dict[int, bytes] | None = None):
-        super().__init__(merges, vocab)
-        self.pattern, (self._spans, self._pieces) = pattern, cutters(pattern)
+                 pattern: str | Sequence[str] = GPT2_PATTERN,
+                 vocab: dict[int, bytes] | None = None, ignore_merges: bool = True):
+        super().__init__(merges, vocab, ignore_merges=ignore_merges)
+        self.pattern = pattern if isinstance(pattern, str) else tuple(pattern)
+        self._spans, self._pieces = cutters(self.pattern)
         self._cache, self.special_tokens, names = {}, {}, [*special_tokens]
         need(all(names) and special_tokens != "".join(names),
              f"{special_tokens=} must be a list of names, such as ['<|endoftext|>']")
         for name in names:
             token = name.encode("utf-8")
-            need(token not in self._ranks, f"special_tokens: text can make {name!r}")
+            need(token not in self._tokens, f"special_tokens: text can make {name!r}")
+            self._whole.discard(token)
             i = self._id_of.setdefault(token, max(self.vocab) + 1)
             self.vocab[i], self.special_tokens[name] = token, i
         self.n_vocab = max(self.vocab) + 1  # ids are below it, though some may be free
 
-    def _encode(self, spans: list[str], limit: int = 1 << 17) -> list[int]:
-        """Ids of spans or pre-tokens; a cache remembers about `limit` of them."""
+    def _encode(self, spans: list[str | bytes], limit: int = 1 << 17) -> list[int]:
+        """Ids of spans, or of pre-tokens as bytes; a cache holds about `limit`."""
         ids, get = [], self._cache.get
         for span in spans:
             ids += get(span) or self._remember(span, limit)
         return ids
 
-    def _remember(self, span: str, limit: int) -> list[int]:
+    def _remember(self, span: str | bytes, limit: int) -> list[int]:
         """Ids of a span that is not yet in the cache; a short one is put there."""
-        pieces = self._pieces(span)
+        pieces = [span]
+        if isinstance(span, str):
+            pieces = [piece.encode("utf-8") for piece in self._pieces(span)]
         if len(pieces) > 1:
             ids = self._encode(pieces, limit)
         else:
-            ids = self.encode_bytes(span.encode("utf-8"))
+            ids = self.encode_bytes(pieces[0])
         if len(self._cache) >= limit:
             self._cache.clear()
         if len(span) <= 200:
@@ -331,33 +289,25 @@ class SpecialBPE(TextBPE):
                         allowed_special: Iterable[str] = frozenset()) -> Iterator[int]:
         """Yields what encode gives for the joined chunks, in constant memory.
 
-        Exact for the patterns of GPT-2 to GPT-4o, and others in which more text changes
-        at most the last three pre-tokens; surrogates must not be cut in two.
+        Constant but for a longer span, which is held. Exact for the patterns of GPT-2
+        to GPT-4o, and others in which more text changes at most the last three spans.
         """
         (allowed, refused), buffer, kept = self._sorted_out(allowed_special), "", 0
+        half = ""  # a surrogate at the end of a slice whose other half may follow
         for chunk in chunks:
+            if not isinstance(chunk, str):
+                raise TypeError(f"chunks must be str, got {type(chunk).__name__}")
             for start in range(0, len(chunk), 8192):
-                buffer += valid_text("chunks", chunk[start : start + 8192])
+                part = half + chunk[start : start + 8192]
+                half = part[-1] if "\ud800" <= part[-1] <= "\udbff" else ""
+                buffer += valid_text("chunks", part.removesuffix(half))
                 if len(buffer) >= max(8192, 2 * kept):
                     ids, end = self._encode_start(buffer, allowed, refused, True)
                     yield from ids
                     buffer = buffer[end:]
                     kept = len(buffer)
+        buffer += valid_text("chunks", half)
         yield from self._encode_start(buffer, allowed, refused, False)[0]
-
-
-SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
-UNSHOW = dict.fromkeys(SHOW, "\uffff") | {ord(c): b for b, c in SHOW.items()}
-
-
-def show(token: bytes) -> str:
-    """A token in GPT-2's printable alphabet, one character for each byte."""
-    return token.decode("latin-1").translate(SHOW)
-
-
-def unshow(shown: str) -> bytes:
-    """The token that `show` shows. ValueError for characters outside the alphabet."""
-    return shown.translate(UNSHOW).encode("latin-1")
 
 
 def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
@@ -365,19 +315,8 @@ def merges_of(ranks: dict[bytes, int]) -> list[tuple]:
     merges, known = [], {}
     for token in sorted((t for t in ranks if len(t) > 1), key=ranks.get):
         merges.append(tuple(merge_word(token, known)))
-        known[token] = len(known)
+        known[merges[-1]] = len(known)
     return merges
-
-
-def pattern_of(pre_tokenizer: dict) -> str:
-    """The pattern in a tokenizer.json. ValueError if it asks for more than one cut."""
-    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    kinds = [[s["type"], s.get("behavior"), s.get("invert"),
-              s.get("use_regex", s["type"] == "ByteLevel")] for s in steps]
-    split, level = ["Split", "Isolated", False, False], ["ByteLevel", None, None]
-    known = kinds in ([[*level, True]], [split, [*level, False]])
-    need(known and not steps[-1].get("add_prefix_space"), f"{pre_tokenizer=}")
-    return steps[0].get("pattern", {"Regex": GPT2_PATTERN})["Regex"]
 
 
 class BPETokenizer(SpecialBPE):
@@ -385,51 +324,30 @@ class BPETokenizer(SpecialBPE):
 
     def save(self, path: str | Path) -> None:
         """Write Hugging Face's tokenizer.json: `tokenizers` gives these ids from it."""
-        own = {i: name for name, i in self.special_tokens.items()}
-        vocab = {own.get(i) or show(t): i for i, t in sorted(self.vocab.items())}
-        need(len(vocab) == len(self.vocab), f"special_tokens: rename one of {own}")
-        merges = [[show(a), show(b)] for a, b in self.merges]
-        no = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-        added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
-        # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
-        regular = regex.sub(r"(\{\d+,\d+\})\+", r"\1", self.pattern)
-        split = {"type": "Split", "behavior": "Isolated", "invert": False}
-        split["pattern"] = {"Regex": regular}
-        level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
-        level["type"] = "ByteLevel"
-        whole = {"version": "1.0", "added_tokens": added, "decoder": level,
-                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
-                 "model": {"type": "BPE", "vocab": vocab, "merges": merges}}
-        new = Path(f"{path}.new")  # renamed when complete, so that nothing is lost
-        new.write_text(json.dumps(whole, ensure_ascii=False, indent=1), "utf-8")
-        new.replace(path)
+        write_tokenizer(path, merges=self.merges, vocab=self.vocab,
+                        special_tokens=self.special_tokens, pattern=self.pattern,
+                        ignore_merges=self.ignore_merges)
 
     @classmethod
-    def load(cls, path: str | Path) -> "BPETokenizer":
-        """Read a tokenizer.json of byte-level BPE, cut by GPT-2's or one own pattern.
+    def load(cls, path: str | Path, *,
+             add_special_tokens: bool = True) -> "BPETokenizer":
+        """Read a tokenizer.json of byte-level BPE, cut by Split, Digits and ByteLevel.
 
-        What it asks for besides is refused; a post_processor is not applied.
+        The ids are those of `tokenizers`; a file that asks for more is a ValueError.
+        add_special_tokens: False leaves out what a post_processor adds to each text.
         """
         try:
-            whole = json.loads(Path(path).read_text("utf-8"))
-            model, pattern = whole["model"], pattern_of(whole["pre_tokenizer"])
-            other = whole.get("normalizer") or model.get("end_of_word_suffix")
-            need(model["type"] == "BPE" and not other, f"{model['type']} with {other}")
-            special = {token["content"]: token["id"] for token in whole["added_tokens"]}
-            ids = (model["vocab"] | special).items()
-            vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
-            pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
-            merges = [tuple(map(unshow, pair)) for pair in pairs]
-            return cls(merges, special_tokens=special, pattern=pattern, vocab=vocab)
+            return cls(**read_tokenizer(path, add_special_tokens=add_special_tokens))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"path={path} is no byte-level BPE: {error!r}") from None
 
     def to_tiktoken(self, name: str):
         """The same tokenizer as a tiktoken.Encoding, which is written in Rust."""
         from tiktoken import Encoding
-        ranks = {token: self._id_of[token] for token in self._ranks}
-        learnt = [*ranks.values()][256:]
-        need(learnt == sorted(learnt), "vocab: ids must follow the order of merges")
+        need(isinstance(self.pattern, str), f"{self.pattern=}: tiktoken takes only one")
+        ranks = {token: self._id_of[token] for token in self._tokens}
+        need(merges_of(ranks) == self.merges and self._whole <= ranks.keys(),
+             "vocab must be the tokens that merges make, one each, in their order")
         return Encoding(name, pat_str=self.pattern, mergeable_ranks=ranks,
                         special_tokens=self.special_tokens)
 
@@ -443,7 +361,8 @@ class BPETokenizer(SpecialBPE):
 
 
 def train_bpe(text: str | Iterable[str], vocab_size: int, *,
-              special_tokens: Iterable[str] = (), pattern: str = GPT2_PATTERN,
+              special_tokens: Iterable[str] = (),
+              pattern: str | Sequence[str] = GPT2_PATTERN,
               progress: bool = False) -> BPETokenizer:
     """Learn a tokenizer of `vocab_size` tokens: 256 bytes, merges, special tokens.
 

@@ -380,6 +380,7 @@ def tiny_steps():
     source = Path(bpe.__file__).read_text("utf-8")
     assert source.count("8192") == 3
     module = types.ModuleType("tiny_steps")
+    module.__package__ = "solutions"
     exec(source.replace("8192", "8"), module.__dict__)
     return module
 
@@ -517,6 +518,9 @@ def test_of_overlapping_special_tokens_the_longest_is_taken(small):
 def test_a_pattern_that_takes_everything_still_writes_no_special_token():
     tokenizer = BPETokenizer([], special_tokens=[END], pattern=r"\S+|\s+")
     assert tokenizer.special_tokens[END] not in tokenizer.encode_ordinary(END)
+    vocab = BYTES | {300: END.encode()}
+    tokenizer = BPETokenizer([], special_tokens=[END], vocab=vocab, pattern=r"\S+|\s+")
+    assert tokenizer.encode_ordinary(END) == [*END.encode()]
 
 
 def test_special_tokens_keep_their_place_or_get_the_next_free_one():
@@ -577,6 +581,232 @@ def test_tiktoken_gets_and_gives_back_the_same_tokenizer(small):
     assert again.pattern == small.pattern and again.n_vocab == small.n_vocab
 
 
+def digits_then_words(digits):
+    word = r"[^\r\n\p{L}\p{N}]?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    return split(digits), split("[一-龥぀-ゟ゠-ヿ]+"), split(word), NO_REGEX
+
+
+def split(pattern):
+    return pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+
+
+WITH_REGEX = pre_tokenizers.ByteLevel(add_prefix_space=False)
+NO_REGEX = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+CUTS = {
+    "smollm2": (pre_tokenizers.Digits(individual_digits=True), WITH_REGEX),
+    "numbers": (pre_tokenizers.Digits(individual_digits=False), WITH_REGEX),
+    "llama3": (split(PATTERNS["gpt4"]), NO_REGEX),
+    "deepseek_v3": digits_then_words(r"\p{N}{1,3}"),
+    "runs_of_digits": digits_then_words(r"\p{N}+"),
+    "deepseek_coder": (
+        split("[\r\n]"),
+        split(r"\s?\p{L}+"),
+        split(r"\s?\p{P}+"),
+        pre_tokenizers.Digits(individual_digits=True),
+        NO_REGEX,
+    ),
+    "signs": (
+        pre_tokenizers.Split(" t", "isolated"),
+        pre_tokenizers.Split("\n.", "isolated"),
+        split(r"(?i:the)|\s+"),
+        NO_REGEX,
+    ),
+    "gpt4_then_gpt2": (split(PATTERNS["gpt4"]), WITH_REGEX),
+    "letters_across_then_gpt2": (split("[a-z] t"), WITH_REGEX),
+    "only_words": (split(r"\p{L}+"), NO_REGEX),
+    "look_behind": (split(r"\p{N}"), split(r"(?<=a)\p{L}+"), NO_REGEX),
+}
+EACH_CUT = pytest.mark.parametrize("name", CUTS)
+SIGNS = st.text([*"aAbtheé'sſ .,!\n\r\t\xa0019²Ⅷ٣語か🦊\u0301"], max_size=40)
+
+
+@pytest.fixture(scope="module")
+def cut_by(tmp_path_factory):
+    """A function: the name of a cut -> `tokenizers`' own BPE with it, and its file."""
+    made, folder = {}, tmp_path_factory.mktemp("cuts")
+    rng = random.Random(11)
+    odd = "".join(rng.choice([*PIECES, "12", "語か", "1984 ", "9,"]) for _ in range(9000))
+
+    def make(name):
+        if name not in made:
+            theirs = tokenizers.Tokenizer(models.BPE(ignore_merges=name == "llama3"))
+            theirs.pre_tokenizer = pre_tokenizers.Sequence([*CUTS[name]])
+            theirs.train_from_iterator(
+                [TALES[:60_000], odd.replace(END, "")],
+                trainers.BpeTrainer(
+                    vocab_size=700,
+                    special_tokens=[END],
+                    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                    show_progress=False,
+                ),
+            )
+            theirs.save(str(folder / name))
+            made[name] = theirs, folder / name
+        return made[name]
+
+    return make
+
+
+@EACH_CUT
+def test_several_cuts_give_the_ids_of_tokenizers(cut_by, name, tmp_path):
+    theirs, path = cut_by(name)
+    ours = BPETokenizer.load(path)
+    ours.save(tmp_path / "again.json")
+    again = BPETokenizer.load(tmp_path / "again.json")
+    saved = tokenizers.Tokenizer.from_file(str(tmp_path / "again.json"))
+    assert again.pattern == ours.pattern and again.merges == ours.merges
+    assert again.ignore_merges == ours.ignore_merges == (name == "llama3")
+    assert pickle.loads(pickle.dumps(ours)).encode("a 12") == ours.encode("a 12")
+
+    @given(st.one_of(SIGNS, st.lists(st.sampled_from(PIECES)).map("".join)))
+    @settings(deadline=None, max_examples=300)
+    def agree(text):
+        expected = theirs.encode(text).ids
+        assert ours.encode(text, allowed_special="all") == expected
+        assert again.encode(text, allowed_special="all") == expected
+        assert saved.encode(text).ids == expected
+
+    agree()
+    assert ours.encode(TALES[:50_000]) == theirs.encode(TALES[:50_000]).ids
+
+
+@EACH_CUT
+def test_a_stream_with_several_cuts_is_the_same_however_it_is_cut(
+    cut_by, tiny_steps, name
+):
+    ours = tiny_steps.BPETokenizer.load(cut_by(name)[1])
+
+    @given(SIGNS, st.lists(st.integers(0, 40), max_size=6).map(sorted))
+    @settings(deadline=None, max_examples=300)
+    def agree(text, cuts):
+        chunks = [text[i:j] for i, j in pairwise([0, *cuts, None])]
+        assert list(ours.encode_iterable(chunks)) == ours.encode(text)
+
+    agree()
+
+
+def test_a_stream_with_digits_cut_off_holds_little(cut_by):
+    ours, longest = BPETokenizer.load(cut_by("runs_of_digits")[1]), 0
+    real = ours._spans
+
+    def watched(text):
+        nonlocal longest
+        longest = max(longest, len(text))
+        return real(text)
+
+    ours._spans = watched
+    text = TALES[:300_000].replace("1", "one")  # one piece for the first pattern
+    chunks = (text[i : i + 5000] for i in range(0, len(text), 5000))
+    assert list(ours.encode_iterable(chunks)) == ours.encode_ordinary(text)
+    longest = 0
+    for _ in ours.encode_iterable([text]):
+        pass
+    assert longest < 30_000
+
+
+def test_surrogate_pairs_may_be_cut_in_two(tiny_steps):
+    tokenizer, rng = tiny_steps.BPETokenizer([]), random.Random(12)
+    for _ in range(500):
+        text = "".join(rng.choices(["\ud83e", "\udd8a", "x", "é"], k=30))
+        cuts = sorted(rng.choices(range(31), k=rng.randint(0, 6)))
+        chunks = [text[i:j] for i, j in pairwise([0, *cuts, None])]
+        assert list(tokenizer.encode_iterable(chunks)) == tokenizer.encode(text)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=14),
+    st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=8),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=400)
+def test_any_merges_in_any_order_give_the_ids_of_tokenizers(
+    tmp_path_factory, pairs, words, ignore_merges
+):
+    """Two ways to one token, a part that a later merge makes, an entry never reached."""
+    parts, merges = [b"a", b"b", b"c"], []
+    for i, j in pairs:
+        merges.append((parts[i % len(parts)], parts[j % len(parts)]))
+        parts.append(b"".join(merges[-1])[:12])
+        if len(b"".join(merges[-1])) > 12:
+            merges.pop()
+            parts.pop()
+    rng = random.Random(str(pairs))
+    rng.shuffle(merges)
+    tokens = dict.fromkeys([*BYTES.values(), *(a + b for a, b in merges), b"abcabc"])
+    ours = BPETokenizer(
+        merges, vocab=dict(enumerate(tokens)), ignore_merges=ignore_merges
+    )
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    ours.save(path)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    again = BPETokenizer.load(path)
+    for word in [*words, "abcabc", "".join(words) * 40]:
+        expected = theirs.encode(word).ids
+        assert ours.encode(word) == again.encode(word) == expected
+
+
+def test_every_split_of_a_token_may_be_a_merge_as_in_llama_3(small, tmp_path):
+    tokens = {a + b: rank for rank, (a, b) in enumerate(small.merges)}
+    known = {*tokens, *BYTES.values()}
+    merges = [
+        (token[:i], token[i:])
+        for token in tokens
+        for i in range(1, len(token))
+        if {token[:i], token[i:]} <= known
+    ]
+    assert len(merges) > len(tokens)
+    BPETokenizer(merges, pattern=PATTERNS["gpt4"]).save(tmp_path / "t.json")
+    ours = BPETokenizer.load(tmp_path / "t.json")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))
+    rng = random.Random(13)
+    for text in [TALES[:30_000], *(odd_text(rng) for _ in range(300))]:
+        assert ours.encode(text, disallowed_special=()) == theirs.encode(text).ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.unk_token": END, "model.fuse_unk": True},
+        {"model.byte_fallback": True},
+        {"model.dropout": 0.0, "model.end_of_word_suffix": ""},
+        {"added_tokens.0.normalized": True},
+        {"added_tokens.0.special": False},
+        {"post_processor": {"type": "ByteLevel", "add_prefix_space": True,
+                            "trim_offsets": True, "use_regex": True}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_change_no_id_are_read(tmp_path, change):
+    path = damaged({"path": tmp_path / "t.json"} | change)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    ours = BPETokenizer.load(path)
+    for text in ("ab é🦊", f"ab {END} b", "x" * 9):
+        assert ours.encode(text, allowed_special="all") == theirs.encode(text).ids
+
+
+def test_what_a_post_processor_adds_can_be_left_out(tmp_path):
+    template = {"type": "TemplateProcessing", "pair": [], "special_tokens": {
+        END: {"id": END, "ids": [257], "tokens": [END]}}, "single": [
+        {"SpecialToken": {"id": END, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}}]}  # fmt: skip
+    path = damaged({"path": tmp_path / "t.json", "post_processor": template})
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    assert theirs.encode("ab").ids == [257, 256]
+    with pytest.raises(ValueError, match="add_special_tokens=False"):
+        BPETokenizer.load(path)
+    ours = BPETokenizer.load(path, add_special_tokens=False)
+    assert ours.encode("ab c") == theirs.encode("ab c", add_special_tokens=False).ids
+
+
+def test_tiktoken_gets_only_what_it_can_do_as_we_do():
+    two = BPETokenizer([], pattern=[r"\p{N}", GPT2_PATTERN])
+    with pytest.raises(ValueError, match="pattern.*only one"):
+        two.to_tiktoken("x")
+    merges = [(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")]  # abc is never reached
+    with pytest.raises(ValueError, match="vocab"):
+        BPETokenizer(merges).to_tiktoken("x")
+
+
 def damaged(change):
     tokenizer = BPETokenizer([(b"a", b"b")], special_tokens=[END])
     path = Path(change.pop("path"))
@@ -601,7 +831,7 @@ def damaged(change):
         ({"model": None}, "model"),
         ({"model.merges": None}, "merges"),
         ({"model.vocab": None}, "vocab"),
-        ({"model.vocab": {"a": 97}}, "vocab lacks"),
+        ({"model.vocab": {"a": 97, END: 257}}, "vocab lacks"),
         ({"model.type": "Unigram"}, "Unigram"),
         ({"normalizer": {"type": "NFC"}}, "NFC"),
         ({"pre_tokenizer": None}, "pre_tokenizer"),
@@ -610,14 +840,38 @@ def damaged(change):
         ({"model.merges": [["a"]]}, r"merges\[0\]"),
         ({"model.merges": [["a", "xy"]]}, r"merges\[0\].*xy"),
         ({"model.merges": [["▁a", "b"]]}, "▁|u2581"),
-        ({"model.vocab.a": 98}, "vocab lacks"),
+        ({"model.vocab.a": 98}, "two tokens for one id"),
         ({"model.vocab.a": "97x"}, "str|int"),
         ({"model.vocab.x y": 300}, "latin-1"),
         ({"model.end_of_word_suffix": "</w>"}, "</w>"),
         ({"pre_tokenizer.pretokenizers.0.behavior": "Removed"}, "Removed"),
         ({"pre_tokenizer.pretokenizers.0.invert": True}, "invert"),
-        ({"pre_tokenizer.pretokenizers.1.use_regex": True}, "use_regex"),
         ({"pre_tokenizer": {"type": "ByteLevel", "use_regex": False}}, "use_regex"),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
+        ({"pre_tokenizer": {}}, "pre_tokenizer="),
+        ({"pre_tokenizer.pretokenizers.0.type": "Punctuation"}, "type='Punctuation'"),
+        ({"pre_tokenizer.pretokenizers.1.type": "Digits"}, "type='Digits'"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": r"\w+"}}, r"w.*otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "^a"}}, r"\^.*otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a$|b"}}, "otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a+$|b"}}, "otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(?i:st)"}}, "st.*other"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a{1,3}+"}}, "otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "[a[b]]"}}, "otherwise"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "a*"}}, "empty string"),
+        ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(?=x)"}}, "empty string"),
+        ({"padding": {"strategy": "BatchLongest"}}, "padding=.*BatchLongest"),
+        ({"truncation": {"max_length": 7}}, "truncation=.*7"),
+        ({"model.dropout": 0.5}, "dropout=0.5"),
+        ({"model.continuing_subword_prefix": "##"}, "continuing_subword_prefix='##'"),
+        ({"post_processor": {"type": "TemplateProcessing"}}, "post_processor='Templ.*F"),
+        ({"added_tokens.0.lstrip": True}, "lstrip=True"),
+        ({"added_tokens.0.rstrip": True}, "rstrip=True"),
+        ({"added_tokens.0.single_word": True}, "single_word=True"),
+        ({"added_tokens.0.id": 300}, "added_tokens.*id 300"),
+        ({"added_tokens.0.content": "Ġ"}, "added_tokens: 'Ġ'"),
+        ({"added_tokens.0.content": "<new>"}, "'<new>' with the id 257"),  # it gets 258
+        ({"model.vocab.ab": 97}, "two tokens for one id"),
         ({"pre_tokenizer.pretokenizers.0.pattern": {"Regex": "(a"}}, "pattern"),
     ],
     ids=str,
@@ -709,7 +963,7 @@ def test_bad_input_is_refused_by_name(call, message):
 
 
 def test_ranks_decide_whatever_the_length():
-    ranks = {b"bc": 0, b"ab": 1, b"abc": 2}
+    ranks = {(b"b", b"c"): 0, (b"a", b"b"): 1, (b"a", b"bc"): 2}
     assert merge_word(b"abc", ranks) == [b"abc"]
     assert merge_word(b"abbc", ranks) == [b"ab", b"bc"]
     assert merge_word(b"", ranks) == [] and merge_word(b"a", ranks) == [b"a"]
@@ -723,9 +977,10 @@ def test_ranks_decide_whatever_the_length():
 def test_short_and_long_words_are_merged_alike(word, tokens):
     """Ranks need not come from a training, nor each token be reached by merges."""
     word, tokens = word.encode("utf-8"), [token.encode("utf-8") for token in tokens]
-    ranks = {token: rank for rank, token in enumerate(tokens)}
+    cuts = [(token[:i], token[i:]) for token in tokens for i in range(1, len(token))]
+    ranks = {pair: rank for rank, pair in enumerate(cuts)}
     slow = [bytes([b]) for b in word]
-    while known := [j for a, b in pairwise(slow) if (j := a + b) in ranks]:
-        i = [a + b for a, b in pairwise(slow)].index(min(known, key=ranks.get))
+    while known := [pair for pair in pairwise(slow) if pair in ranks]:
+        i = [*pairwise(slow)].index(min(known, key=ranks.get))
         slow[i : i + 2] = [slow[i] + slow[i + 1]]
     assert merge_word(word, ranks) == merge_long_word(word, ranks) == slow

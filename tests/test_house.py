@@ -20,7 +20,9 @@ EACH_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 
 ARROWS = {
     "text_data": set(),
-    "bpe": set(),
+    "pretokenization": set(),
+    "tokenizer_json": {"pretokenization"},
+    "bpe": {"pretokenization", "tokenizer_json"},
     "embeddings": set(),
     "attention": set(),
     "gpt": {"embeddings", "attention"},
@@ -32,8 +34,8 @@ ARROWS = {
     "decoding": {"attention", "embeddings", "gpt", "linear"},
     "pretrained": {"gpt"},
 }
-PARTS = {  # of chapters 6 and 7, beside `pretraining` and `generation`
-    "optimization", "linear", "checkpoint", "decoding", "pretrained",
+PARTS = {  # of chapters 2, 6 and 7, beside `bpe`, `pretraining` and `generation`
+    "pretokenization", "tokenizer_json", "optimization", "linear", "checkpoint", "decoding", "pretrained",
 }  # fmt: skip
 
 
@@ -209,7 +211,8 @@ def test_arrows_point_to_the_few_modules_of_the_table(path):
         a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names
     ]
     assert not [name for name in absolute if name.startswith("solutions")]
-    assert path.stem not in ("bpe",) or not {"torch"} & {
+    without_torch = {"pretokenization", "tokenizer_json", "bpe"}
+    assert path.stem not in without_torch or not {"torch"} & {
         n.split(".")[0] for n in absolute
     }
 
@@ -232,8 +235,7 @@ def code_lines(node: ast.AST, source: list[str]) -> set[int]:
 def test_modules_functions_and_lines_are_short(path):
     text = path.read_text("utf-8")
     source, tree = text.splitlines(), ast.parse(text)
-    limit = 300 if path.stem == "bpe" else 250  # its second paths make it fast
-    assert len(code_lines(tree, source)) <= limit
+    assert len(code_lines(tree, source)) <= 250
     assert max(map(len, source)) <= 88
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -269,17 +271,35 @@ def test_modules_do_not_print_plot_download_seed_or_look_at_the_clock(path):
     assert not attributes & {"torch.manual_seed", "os.environ", "np.random.seed"}
 
 
-@pytest.mark.parametrize("name", ["text_data", "bpe", "embeddings", "attention"])
+LEAVES = ["text_data", "pretokenization", "embeddings", "attention"]
+
+
+@pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_module_works_alone_in_a_strange_folder(name, tmp_path):
     source = (ROOT / "solutions" / f"{name}.py").read_text("utf-8")
     (tmp_path / f"{name}.py").write_text(source, "utf-8")
     use = {
         "text_data": "assert m.split_documents('a\\n\\nb') == ['a', 'b']",
-        "bpe": "t = m.train_bpe('aab', 257); assert t.decode(t.encode('aa')) == 'aa'",
+        "pretokenization": "assert m.count_pretokens(['a a']) == {b'a': 1, b' a': 1}",
         "embeddings": "assert m.sinusoidal_positions(4, 6).shape == (4, 6)",
         "attention": "assert m.causal_mask(2).tolist() == [[1, 0], [1, 1]]",
     }[name]
     script = f"import sys; sys.path.insert(0, '.'); import {name} as m; {use}"
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+
+
+def test_the_three_files_of_chapter_2_work_alone_without_torch(tmp_path):
+    target = tmp_path / "anything"
+    target.mkdir()
+    for name in ("pretokenization.py", "tokenizer_json.py", "bpe.py"):
+        source = (ROOT / "solutions" / name).read_text("utf-8")
+        (target / name).write_text(source, "utf-8")
+    script = (
+        "import sys; sys.path.insert(0, '.'); from anything import bpe; "
+        "t = bpe.train_bpe('aab', 257); assert t.decode(t.encode('aa')) == 'aa'; "
+        "t.save('t.json'); assert bpe.BPETokenizer.load('t.json').merges == t.merges; "
+        "assert not {'torch', 'solutions'} & {*sys.modules}"
+    )
     subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
 
 

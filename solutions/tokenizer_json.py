@@ -1,0 +1,142 @@
+"""Hugging Face's tokenizer.json for byte-level BPE, written and read exactly.
+
+A file that asks for something else is refused by name. Built in chapters/02_bpe.ipynb.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import regex
+
+from .pretokenization import GPT2_PATTERN, need
+
+SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
+UNSHOW = dict.fromkeys(SHOW, "\uffff") | {ord(c): b for b, c in SHOW.items()}
+
+
+def show(token: bytes) -> str:
+    """A token in GPT-2's printable alphabet, one character for each byte."""
+    return token.decode("latin-1").translate(SHOW)
+
+
+def unshow(shown: str) -> bytes:
+    """The token that `show` shows. ValueError for characters outside the alphabet."""
+    return shown.translate(UNSHOW).encode("latin-1")
+
+
+def is_shown(name: str) -> bool:
+    """Whether `name` is also how some other text is shown, as "Ġ" is for a space."""
+    try:
+        return unshow(name).decode("utf-8") != name
+    except ValueError:
+        return False
+
+
+def supported(settings: dict, **values: object) -> None:
+    """ValueError unless each of the `settings` named is missing or as in `values`."""
+    for name, value in values.items():
+        need(settings.get(name, value) == value, f"{name}={settings.get(name)!r}")
+
+
+def shared_pattern(pattern: str) -> str:
+    """`pattern`, if Oniguruma, Hugging Face's engine, reads it as `regex` does.
+
+    The two may know different versions of Unicode, so a few new characters may differ.
+    """
+    whole = r"(?s)\\s\+\+\$|\\[pP]\{\^?\w+\}|\\.|\[(?:\\.|[^]\\[])++\]"
+    bare = regex.sub(whole, "", pattern)
+    odd = regex.findall(r"\\[^\WpPrnstdSD]|&&", pattern)
+    odd += regex.findall(r"\}\+|[][^$]|\(\?[a-zA-Z-]+\)", bare)
+    if "(?i" in pattern:  # there one letter, such as a ligature, may match these two
+        odd += regex.findall(r"(?i)ff|fi|fl|ss|st", bare)
+    need(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
+    return pattern
+
+
+def patterns_of(pre_tokenizer: dict) -> list[str]:
+    """The patterns of a tokenizer.json, in order. ValueError for other cuts."""
+    need(pre_tokenizer, f"{pre_tokenizer=}")
+    *steps, level = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    supported(level, type="ByteLevel", add_prefix_space=False)
+    patterns = []
+    for step in steps:
+        if step["type"] == "Digits":
+            patterns.append(r"\p{N}" if step["individual_digits"] else r"\p{N}+")
+            continue
+        supported(step, type="Split", behavior="Isolated", invert=False)
+        [(kind, pattern)] = step["pattern"].items()
+        pattern = pattern if kind == "Regex" else re.escape(pattern)
+        patterns.append(shared_pattern(pattern))
+    if level.get("use_regex", True):
+        patterns.append(GPT2_PATTERN)
+    need(patterns, "use_regex=False without a Split")
+    return patterns
+
+
+def added_ids(added: list[dict], vocab: dict[str, int]) -> dict[str, int]:
+    """The ids of added tokens. ValueError where `tokenizers` would treat them apart."""
+    ids, flags = {}, dict.fromkeys(["lstrip", "rstrip", "single_word"], False)
+    for token in added:
+        supported(token, **flags, normalized=added[0].get("normalized"))
+        name, free = token["content"], max([len(vocab) - 1, *ids.values()]) + 1
+        known = token["id"] == vocab.get(name, free) and not is_shown(name)
+        need(known, f"added_tokens: {name!r} with the id {token['id']}")
+        ids[name] = token["id"]
+    return ids
+
+
+UNUSED = dict.fromkeys(
+    ["normalizer", "padding", "truncation", "dropout", "continuing_subword_prefix",
+     "end_of_word_suffix"]
+)
+
+
+def read_tokenizer(path: str | Path, *, add_special_tokens: bool = True) -> dict:
+    """A tokenizer.json as arguments of BPETokenizer. ValueError if it asks for more."""
+    whole = json.loads(Path(path).read_text("utf-8"))
+    model, patterns = whole["model"], patterns_of(whole["pre_tokenizer"])
+    supported(model, type="BPE")
+    supported(whole, **UNUSED)
+    supported({name: model.get(name) or None for name in UNUSED}, **UNUSED)
+    last = whole.get("post_processor") or {"type": "ByteLevel"}
+    need(not add_special_tokens or last["type"] == "ByteLevel",
+         f"post_processor={last['type']!r}: add_special_tokens=False leaves it out")
+    special = added_ids(whole["added_tokens"], model["vocab"])
+    ids = (model["vocab"] | special).items()
+    vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
+    need(len(vocab) == len(ids), "vocab has two tokens for one id")
+    merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+    return {"merges": [tuple(map(unshow, pair)) for pair in merges], "vocab": vocab,
+            "pattern": patterns if len(patterns) > 1 else patterns[0],
+            "special_tokens": special,
+            "ignore_merges": bool(model.get("ignore_merges"))}
+
+
+def write_tokenizer(path: str | Path, *, merges: list[tuple], vocab: dict[int, bytes],
+                    special_tokens: dict[str, int], pattern: str | Sequence[str],
+                    ignore_merges: bool) -> None:
+    """Write a tokenizer.json from which `tokenizers` gives the same ids."""
+    own = {i: name for name, i in special_tokens.items()}
+    shown = {own.get(i) or show(token): i for i, token in sorted(vocab.items())}
+    unclear = len(shown) < len(vocab) or any(map(is_shown, special_tokens))
+    need(not unclear, f"special_tokens: rename one of {own}")
+    no = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
+    steps = []
+    for one in [pattern] if isinstance(pattern, str) else pattern:
+        # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
+        plain = shared_pattern(regex.sub(r"(\{\d+,\d+\})\+", r"\1", one))
+        steps.append({"type": "Split", "pattern": {"Regex": plain},
+                      "behavior": "Isolated", "invert": False})
+    level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
+    level["type"] = "ByteLevel"
+    cuts = {"type": "Sequence", "pretokenizers": [*steps, level]}
+    model = {"type": "BPE", "vocab": shown, "ignore_merges": ignore_merges,
+             "merges": [[show(a), show(b)] for a, b in merges]}
+    whole = {"version": "1.0", "added_tokens": added, "decoder": level,
+             "pre_tokenizer": cuts, "model": model}
+    new = Path(f"{path}.new")  # renamed when complete, so that nothing is lost
+    new.write_text(json.dumps(whole, ensure_ascii=False, indent=1), "utf-8")
+    new.replace(path)
