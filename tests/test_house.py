@@ -35,7 +35,8 @@ ARROWS = {
     "pretrained": {"gpt"},
 }
 PARTS = {  # of chapters 2, 6 and 7, beside `bpe`, `pretraining` and `generation`
-    "pretokenization", "tokenizer_json", "optimization", "linear", "checkpoint", "decoding", "pretrained",
+    "pretokenization", "tokenizer_json", "optimization", "linear", "checkpoint",
+    "decoding", "pretrained",
 }  # fmt: skip
 
 
