@@ -158,17 +158,19 @@ def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str
     """
     _require_not_one_text(documents)
     rows = rows_per_band(threshold)
-    kept, buckets = [], {}
+    kept, hashes, buckets = [], [], {}
     for document in documents:
         numbers = shingles(document)
-        bands = minhash(numbers).reshape(-1, rows).tolist()
-        labels = [hash((i, *band)) for i, band in enumerate(bands)]
+        own = minhash(numbers)
+        labels = [hash((i, *b)) for i, b in enumerate(own.reshape(-1, rows).tolist())]
         met = {j for label in labels for j in buckets.get(label, ())}
-        if any(jaccard(numbers, shingles(kept[j])) >= threshold for j in met):
-            continue
-        for label in labels:
-            buckets.setdefault(label, []).append(len(kept))
-        kept.append(document)
+        # Equal hashes estimate Jaccard; 0.25 is more than five standard errors.
+        near = [j for j in met if (own == hashes[j]).mean() > threshold - 0.25]
+        if not any(jaccard(numbers, shingles(kept[j])) >= threshold for j in near):
+            for label in labels:
+                buckets.setdefault(label, []).append(len(kept))
+            kept.append(document)
+            hashes.append(own.astype(np.uint32))
     return kept
 
 

@@ -48,11 +48,28 @@ def shared_pattern(pattern: str) -> str:
     whole = r"(?s)\\s\+\+\$|\\[pP]\{\^?\w+\}|\\.|\[(?:\\.|[^]\\[])++\]"
     bare = regex.sub(whole, "", pattern)
     odd = regex.findall(r"\\[^\WpPrnstdSD]|&&", pattern)
-    odd += regex.findall(r"\}\+|[][^$]|\(\?[a-zA-Z-]+\)", bare)
+    odd += regex.findall(r"\}\+|[][^$]|\(\?(?!i?:|<?[=!]|>).", bare)
     if "(?i" in pattern:  # there one letter, such as a ligature, may match these two
         odd += regex.findall(r"(?i)ff|fi|fl|ss|st", bare)
     need(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
     return pattern
+
+
+WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}"  # what regex's \w matches
+
+
+def spelled_out(pattern: str) -> str:
+    """`pattern` with classes for what Oniguruma reads otherwise: \\w, \\W, (?s:.)."""
+    pattern = pattern.replace("(?s:.)", r"[\s\S]")
+    parts = regex.split(r"(\[(?:\\.|[^]\\])*+\]|\\.)", pattern)
+    words = {r"\w": f"[{WORD}]", r"\W": f"[^{WORD}]"}
+    for i, part in enumerate(parts):
+        if part.startswith("["):
+            inner = regex.findall(r"\\.|[^\\]", part)
+            parts[i] = "".join(WORD if one == r"\w" else one for one in inner)
+        else:
+            parts[i] = words.get(part, part)
+    return "".join(parts)
 
 
 def patterns_of(pre_tokenizer: dict) -> list[str]:
@@ -127,7 +144,8 @@ def write_tokenizer(path: str | Path, *, merges: list[tuple], vocab: dict[int, b
     steps = []
     for one in [pattern] if isinstance(pattern, str) else pattern:
         # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
-        plain = shared_pattern(regex.sub(r"(\{\d+,\d+\})\+", r"\1", one))
+        plain = regex.sub(r"(\{\d+,\d+\})\+", r"\1", spelled_out(one))
+        plain = shared_pattern(plain)
         steps.append({"type": "Split", "pattern": {"Regex": plain},
                       "behavior": "Isolated", "invert": False})
     level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)

@@ -984,3 +984,16 @@ def test_short_and_long_words_are_merged_alike(word, tokens):
         i = [*pairwise(slow)].index(min(known, key=ranks.get))
         slow[i : i + 2] = [slow[i] + slow[i + 1]]
     assert merge_word(word, ranks) == merge_long_word(word, ranks) == slow
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\w+|\W", r" ?[^\s\w]+| ?\w+|\s", r"\\\w+|[\w\-]+|(?s:.)"]
+)
+def test_word_characters_are_saved_as_what_regex_means_by_them(pattern, tmp_path):
+    text = "a_b x² 3½ naïve été \\word foo-bar हिन्दी ٣ Ⅷ ‿ \u200d! 日本語\n" * 3
+    ours = train_bpe(text, 330, pattern=pattern)
+    ours.save(tmp_path / "t.json")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))
+    assert theirs.encode(text).ids == ours.encode(text)
+    again = BPETokenizer.load(tmp_path / "t.json")
+    assert again.encode(text) == ours.encode(text)
