@@ -1,7 +1,7 @@
 """Attention: every token looks at those before it, and never at the future.
 
-The arithmetic as pure functions, multi-head causal self-attention as a module with the
-memory of a layer, and the recurrent network that was there before. Built in
+The arithmetic as pure functions, multi-head causal self-attention as a module with a
+cache, and the recurrent network that came before it. Built in
 chapters/04_attention.ipynb.
 """
 
@@ -31,7 +31,10 @@ def new_linear(
     n_in: int, n_out: int, *, bias: bool = True,
     generator: torch.Generator | None = None,
 ) -> nn.Linear:  # fmt: skip
-    """nn.Linear as PyTorch starts it, uniform up to 1 / sqrt(n_in), by `generator`."""
+    """nn.Linear with PyTorch's initialization, drawn by `generator`.
+
+    Weights and biases are uniform between -1 / sqrt(n_in) and 1 / sqrt(n_in).
+    """
     layer = nn.Linear(n_in, n_out, bias=bias, device="meta")  # draws nothing
     layer.to_empty(device=torch.get_default_device())
     for p in layer.parameters():
@@ -42,11 +45,11 @@ def new_linear(
 class RNNLanguageModel(nn.Module):
     """A recurrent network that reads one token after another: ids (B, T) -> (B, T, V).
 
-    h_t = tanh(W_e e_t + W_h h_{t-1} + b) (Elman 1990): the whole past must pass through
-    one vector of d_model numbers, and no step can start before the last has ended.
-    Initial weights are drawn by `generator`. TypeError for ids that are not integers,
-    ValueError for another shape or for ids outside 0 .. V - 1 (on a GPU the look-up's
-    own error comes instead).
+    h_t = tanh(W_e e_t + W_h h_{t-1} + b) (Elman 1990): the whole context must pass
+    through one vector of d_model numbers, and no step can start before the previous one
+    has ended. Initial weights are drawn by `generator`. TypeError for ids that are not
+    integers, ValueError for another shape or for ids outside 0 .. V - 1 (on a GPU the
+    lookup's own error comes instead).
     """
 
     def __init__(
@@ -102,7 +105,7 @@ def causal_mask(
 ) -> Tensor:  # fmt: skip
     """(n_queries, n_keys) bool, True where a query may look: at itself and the past.
 
-    With more keys than queries the queries are the last ones: the last sees all keys.
+    With more keys than queries, the queries come last, and the last one sees all keys.
     """
     n_keys = n_queries if n_keys is None else n_keys
     _require_positive(n_queries=n_queries, n_keys=n_keys)
@@ -175,7 +178,7 @@ def attention(
 class RMSNorm(nn.RMSNorm):
     """x / sqrt(mean(x^2) + eps), times a learned scale: (..., d) -> (..., d).
 
-    PyTorch's (Zhang and Sennrich 2019), with the scale in the dtype of x.
+    PyTorch's module (Zhang and Sennrich 2019), with the scale in the dtype of x.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,7 +210,7 @@ class LayerCache:
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention: (B, T, D) -> (B, T, D).
 
-    One matrix makes queries, keys and values of all heads, d_head features each
+    One matrix makes queries, keys, and values of all heads, d_head features each
     (D / n_heads unless given); each head attends on its own; one more matrix mixes
     them. With n_kv_heads below n_heads, groups of heads share keys and values (Ainslie
     et al. 2023). qk_norm brings queries and keys to mean square 1 (RMSNorm with
@@ -273,7 +276,7 @@ class CausalSelfAttention(nn.Module):
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and T == S <= 512:
             return self._in_two_products(q, k, v, dropout)
         mask = None
-        if 1 < T < S:  # several new queries after a past; a single one sees every key
+        if 1 < T < S:  # several new queries after cached keys; one alone sees every key
             mask = causal_mask(T, S, device=q.device)
         return F.scaled_dot_product_attention(
             q, k, v, mask, dropout, is_causal=T == S, enable_gqa=shared

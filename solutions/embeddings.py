@@ -1,6 +1,6 @@
-"""Embeddings: a vector for every token, and three ways to say where it stands.
+"""Embeddings: a vector for every token, and three ways to encode its position.
 
-Token look-up, learned positions (GPT-2), sinusoids (the Transformer), rotations (RoPE).
+Token lookup, learned positions (GPT-2), sinusoids (the Transformer), rotations (RoPE).
 Built in chapters/03_embeddings.ipynb.
 """
 
@@ -31,8 +31,8 @@ class TokenEmbedding(nn.Module):
 
     The same numbers as one-hot vectors times `weight` (V, D), without the product.
     Rows start as normal(0, 1), drawn by `generator`. TypeError for ids that are not
-    int64 or int32, ValueError for an id outside 0 .. V - 1 (on a GPU, where looking
-    would cost time, the look-up's own error comes instead).
+    int64 or int32, ValueError for an id outside 0 .. V - 1 (on a GPU, where checking
+    would cost time, the lookup's own error comes instead).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ def nearest_tokens(
 ) -> list[tuple[int, float]]:
     """The k other tokens whose vectors point most nearly the same way.
 
-    weight: (V, D) -> [(id, cosine similarity)], the most similar first, of equals the
+    weight: (V, D) -> [(id, cosine similarity)], the most similar first, ties by
     lower id. A row of zeros has similarity 0 to all. ValueError for a token_id outside
     0 .. V - 1 and a k outside 1 .. V - 1.
     """
@@ -86,9 +86,9 @@ def nearest_tokens(
 class LearnedPositions(nn.Module):
     """A trained vector for each position, as in GPT-2: length T -> (T, D).
 
-    Called with `start`, the first vector is that of position `start`. ValueError beyond
-    `context_length`: there is no vector for a position that training never saw. Rows
-    start as normal(0, 1), drawn by `generator`.
+    The first vector is that of position `start`. ValueError beyond `context_length`,
+    because there is no vector for a position that training never saw. Rows start as
+    normal(0, 1), drawn by `generator`.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ def rotate(
     """Rotary positions (Su et al. 2021): turn each pair of features by its position.
 
     x: (..., T, d_head) queries or keys; positions: (T,) -> (..., T, d_head). Features
-    2i and 2i + 1 are turned by positions * base**(-2i / d_head) radians. Lengths stay,
-    and the dot product of two turned vectors depends only on how far apart they stand.
+    2i and 2i + 1 are turned by positions * base**(-2i / d_head) radians. Lengths stay
+    the same, and the dot product of two turned vectors depends only on their distance.
 
-    scaling: (factor, low, high, length), that of Llama 3.1's code, for contexts longer
-    than the `length` trained on: a pair that makes fewer than `low` turns
-    within it turns `factor` times more slowly, one that makes more than `high` turns as
-    before, those between gradually. ValueError for an odd d_head, a base of 0 or less
-    and shapes that do not fit; TypeError for integer x.
+    scaling: (factor, low, high, length), as in Llama 3.1's code, for contexts longer
+    than the `length` that was trained on. A pair that makes fewer than `low` turns in
+    that length turns `factor` times more slowly, one that makes more than `high` turns
+    keeps its speed, and in between the change is gradual. ValueError for an odd d_head,
+    a base of 0 or less, and shapes that do not fit; TypeError for integer x.
     """
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point, got {x.dtype}")
@@ -165,7 +165,7 @@ def rotate(
     _require_even("x: its last dimension", x.shape[-1])
     if not base > 0:
         raise ValueError(f"base={base} must be above 0; the paper's is 10000")
-    dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits would blur far ones
+    dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits blur far positions
     speeds = _speeds(x.shape[-1], base, dtype, x.device)  # (d/2,)
     if scaling is not None:
         require_rope_scaling(scaling)
@@ -178,7 +178,7 @@ def rotate(
 
 
 def require_rope_scaling(scaling) -> None:
-    """ValueError unless `scaling` is what `rotate` takes; see there."""
+    """ValueError unless `scaling` is valid; see `rotate`."""
     if len(scaling) != 4 or not all(isinstance(n, int | float) for n in scaling):
         raise ValueError(f"scaling={scaling} must be four numbers")
     factor, low, high, length = scaling
