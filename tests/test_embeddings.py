@@ -1,4 +1,4 @@
-"""Chapter 3's module: look-up, its gradient, neighbors, three kinds of positions."""
+"""Chapter 3's module: lookup, its gradient, neighbors, three kinds of positions."""
 
 import math
 
