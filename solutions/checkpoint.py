@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-PREVIOUS_FILE = "previous.safetensors"  # the one before, should the other be damaged
+PREVIOUS_FILE = "previous.safetensors"  # the one before, in case of damage
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -75,7 +75,7 @@ def _from_json(text: str, tensors: dict[str, Tensor]):
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, none sharing memory with another: safetensors wants that."""
+    """Tensors on the CPU, no two sharing memory, as safetensors requires."""
     seen, result = set(), {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -88,12 +88,12 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save_checkpoint(
     path: str | Path, model: nn.Module, optimizer, step: int, **extra
 ) -> None:
-    """Write all that a run needs to go on into the folder `path`.
+    """Write everything that a run needs to continue into the folder `path`.
 
     Weights, the model's sizes, optimizer state, step and `extra`: tensors, and lists,
     tuples and dicts of what JSON can hold. The file is complete and on the disk before
-    it gets its name, and the one before it, if whole, is kept as PREVIOUS_FILE:
-    whenever a run is killed, a whole checkpoint is there. OSError if it cannot be
+    it gets its name, and the one before it, if whole, is kept as PREVIOUS_FILE, so that
+    a whole checkpoint is there whenever a run is killed. OSError if it cannot be
     written.
     """
     tensors = {f"model.{name}": t for name, t in _named_tensors(model).items()}
@@ -119,7 +119,7 @@ def save_checkpoint(
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether there is a file whose header is readable and says its true length."""
+    """Whether there is a file with a readable header that gives its true length."""
     try:
         with safe_open(file, "pt") as opened:
             return "values" in (opened.metadata() or {})
@@ -128,7 +128,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _force_to_disk(path: Path) -> None:
-    """Return when the disk holds a file, or a folder's names, and not only memory."""
+    """Return once a file, or a folder's names, is on disk and not only in memory."""
     if path.is_dir() and os.name != "posix":
         return  # Windows cannot open folders
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -221,10 +221,10 @@ def rank_and_world() -> tuple[int, int]:
 class History:
     """What a run leaves behind; losses in nats per token."""
 
-    train_loss: list[float] = field(default_factory=list)  # one a step
-    grad_norm: list[float] = field(default_factory=list)  # one a step, before clipping
+    train_loss: list[float] = field(default_factory=list)  # one per step
+    grad_norm: list[float] = field(default_factory=list)  # per step, before clipping
     val_steps: list[int] = field(default_factory=list)  # steps done at each evaluation
-    val_loss: list[float] = field(default_factory=list)  # one an evaluation
+    val_loss: list[float] = field(default_factory=list)  # one per evaluation
     skipped: list[int] = field(default_factory=list)  # steps without a finite gradient
 
     def add(self, losses: list[float], norms: list[float]) -> None:
@@ -257,8 +257,8 @@ class TrainState:
     pending: list[tuple] = field(default_factory=list)  # (loss, norm) not yet read
 
     def extra(self) -> dict:
-        """What goes into a checkpoint beside weights and optimizer. All processes call
-        it: each draws its own dropout, and has a state of random numbers to keep."""
+        """What goes into a checkpoint besides weights and optimizer. All processes call
+        it, since each draws its own dropout and has a random state to keep."""
         states = [_dropout_state(self.model)] * rank_and_world()[1]
         if len(states) > 1:
             dist.all_gather_object(states, states[0])
@@ -324,7 +324,7 @@ class CheckpointFolder:
             save_checkpoint(path, state.model, state.optimizer, state.step, **extra)
 
     def load(self, state: TrainState) -> int:
-        """Put `state` back to the checkpoint there, if there is one; the steps done."""
+        """Restore `state` from the checkpoint there, if any; returns the steps done."""
         found = [self._read()]
         if rank_and_world()[1] > 1:
             dist.broadcast_object_list(found)

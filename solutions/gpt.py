@@ -1,7 +1,7 @@
 """The GPT: attention and a feed-forward network, stacked around a residual stream.
 
 GPT-2's architecture (Radford et al. 2019): pre-norm blocks, learned positions, tanh
-GELU, output tied to the token embedding. What later models chose instead is a field of
+GELU, output tied to the token embedding. The choices of later models are fields of
 GPTConfig. Built in chapters/05_gpt.ipynb.
 """
 
@@ -36,7 +36,7 @@ def _require_width(x: Tensor, d_model: int) -> None:
 
 
 class LayerNorm(nn.Module):
-    """Each vector to mean 0 and variance 1, then a learned scale and shift.
+    """Bring each vector to mean 0 and variance 1, then apply a learned scale and shift.
 
     (..., D) -> (..., D), over the last dimension (Ba, Kiros, Hinton 2016). ValueError
     for vectors of another size.
@@ -53,7 +53,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _require_width(x, len(self.weight))
-        # One pass over the memory; the chapter writes the six steps out and compares.
+        # One pass over memory; the chapter writes out the six steps and compares.
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
@@ -75,8 +75,8 @@ class FeedForward(nn.Module):
     """Each position by itself: (..., D) -> (..., d_mlp) -> activation -> (..., D).
 
     d_mlp: 4 D unless given. kind: "gelu"; "relu2", the square of ReLU (So et al. 2021);
-    or "swiglu", SiLU(gate) * up, with a third matrix (Shazeer 2020). Initial weights
-    are drawn by `generator`.
+    or "swiglu", SiLU(gate) * up, with a third matrix (Shazeer 2020). `generator` draws
+    the initial weights.
     """
 
     def __init__(
@@ -250,10 +250,10 @@ def initialize_weights(
 ) -> None:
     """Set all weights in place, as GPT-2 starts (Radford et al. 2019, section 2.3).
 
-    Matrices and tables normal(0, 0.02), which `generator` draws; the matrices that
-    write to the residual stream smaller by sqrt(2 n_layers), as there are 2 n_layers
-    writes: depth does not make it grow. Biases 0, the scales of norms 1. ValueError for
-    n_layers below 1.
+    Matrices and tables are normal(0, 0.02), drawn by `generator`. Those that write to
+    the residual stream are smaller by sqrt(2 n_layers), since there are 2 n_layers
+    writes, so that depth does not make it grow. Biases are 0, the scales of norms 1.
+    ValueError for n_layers below 1.
     """
     _require_size("n_layers", n_layers)
     writers = ("attention.out.weight", "feed_forward.down.weight")
@@ -276,9 +276,9 @@ class Cache(Protocol):
 
 
 class GPT(nn.Module):
-    """ids (B, T) -> logits (B, T, V): a score for each possible next token, everywhere.
+    """ids (B, T) -> logits (B, T, V): a score for each next token, at every position.
 
-    generator draws the initial weights, see initialize_weights. fused: see
+    generator draws the initial weights (see initialize_weights). fused: see
     CausalSelfAttention.
     """
 
@@ -309,9 +309,9 @@ class GPT(nn.Module):
     def forward(
         self, ids: Tensor, cache: Cache | None = None, *, last_only: bool = False
     ) -> Tensor:
-        """cache: the memory of earlier calls, `ids` the tokens after them. last_only:
+        """cache: memory of earlier calls; `ids` are the tokens after them. last_only:
         the scores after the last token alone, (B, 1, V). ValueError for an id outside
-        the vocabulary, or too many for the context."""
+        the vocabulary, or for more ids than fit into the context."""
         start = 0 if cache is None else cache.length
         x = self.dropout(self._embed(ids, start))  # (B, T, D)
         for i, block in enumerate(self.blocks):
@@ -337,8 +337,9 @@ class GPT(nn.Module):
         return x
 
     def n_parameters(self, *, embeddings: bool = True) -> int:
-        """How many numbers training adjusts; a tied head counts once. embeddings=False
-        leaves out the token and position tables (Kaplan et al. 2020, section 2.1)."""
+        """How many numbers training adjusts; a tied output layer counts once.
+        embeddings=False leaves out the token and position tables (Kaplan et al. 2020,
+        section 2.1)."""
         total = sum(p.numel() for p in self.parameters())
         if embeddings:
             return total
@@ -347,8 +348,9 @@ class GPT(nn.Module):
         return total - self.tokens.weight.numel()
 
     def flops_per_token(self) -> int:
-        """Operations of a forward pass at full context, a multiply-add as two: matrix
-        products, the masked half of attention included. Training takes 3 times that."""
+        """FLOPs per token of a forward pass at full context, those of all matrix
+        products. A multiply-add counts as two, and the masked half of attention counts
+        too. Training takes 3 times as many."""
         c = self.config
         d, matrices = c.head_width, 3 if c.mlp == "swiglu" else 2
         products = c.d_model * (2 * c.n_heads + 2 * c.kv_heads) * d  # qkv and out

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-# An optimizer loads this part of PyTorch, which holds on to the group of processes that
-# exists by then; a group held until the end aborts its process. So load it before.
+# An optimizer loads this part of PyTorch, which then holds on to any group of processes
+# that exists, and a group held until the end aborts its process. So load it early.
 if torch.distributed.is_available():
     import torch.distributed.nn
 
@@ -25,7 +25,7 @@ class AdamW(torch.optim.Optimizer):
 
     Each weight moves by about lr: the mean gradient over the root of the mean squared
     gradient, both corrected for starting at 0. Decay shrinks it by lr * weight_decay.
-    Equal to torch.optim.AdamW, whose state has the same names.
+    Equal to torch.optim.AdamW, whose state uses the same names.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AdamW(torch.optim.Optimizer):
                 self._move(moving, group)
 
     def _kept(self, name: str, params: list[Tensor]) -> list[Tensor]:
-        """What is remembered of each parameter under `name`; at first, zeros."""
+        """What is remembered about each parameter as `name`; zeros at first."""
         for p in params:
             if name not in self.state[p]:
                 zeros = torch.tensor(0.0) if name == "step" else torch.zeros_like(p)
@@ -84,7 +84,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def cosine_schedule(
     step: int, *, max_lr: float, min_lr: float, warmup_steps: int, total_steps: int
 ) -> float:
-    """Learning rate at `step` (from 0): up in a line, then down along half a cosine.
+    """Learning rate at `step` (from 0): up along a line, then down half a cosine.
 
     It is max_lr at warmup_steps and min_lr from total_steps on (Loshchilov and Hutter
     2017, equation 5, without restarts).
@@ -100,14 +100,14 @@ def cosine_schedule(
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that FSDP has shared out; any other, itself."""
+    """This process's part of a tensor that FSDP has split; other tensors whole."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Shorten all gradients together to length max_norm; returns the length before.
 
-    The length is a scalar tensor: nothing waits for it. If it is not finite, all
+    The length is a scalar tensor, so nothing waits for it. If it is not finite, all
     gradients become 0, so that a step with them learns nothing instead of destroying
     the weights. ValueError when there are no gradients.
     """
@@ -143,10 +143,10 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(AdamW):
     """Momentum, orthogonalized, for matrices (Jordan et al. 2024); AdamW for the rest.
 
-    A group with "parts" set is moved by Muon: its matrices (rows, cols) are cut into so
-    many along their rows, and each part by lr * sqrt(max(1, rows / cols)) times an
-    orthogonal matrix. See muon_groups. dtype: of the iteration; bfloat16 is four times
-    as fast where the processor has it.
+    A group with "parts" set is moved by Muon: its matrices (rows, cols) are cut into
+    that many along their rows, and each part moves by lr * sqrt(max(1, rows / cols))
+    times an orthogonal matrix. See muon_groups. dtype: that of the iteration; bfloat16
+    is four times as fast where the processor has it.
     """
 
     momentum = 0.95

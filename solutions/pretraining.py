@@ -32,7 +32,7 @@ from .optimization import AdamW, clip_gradients
 from .optimization import cosine_schedule, parameter_groups
 from .text_data import get_batch, windows
 
-# What comes from the other modules of this chapter can be imported from here as well.
+# What the other modules of this chapter define can be imported from here as well.
 __all__ = [
     "AdamW", "CheckpointFolder", "History", "TrainConfig", "TrainState",
     "average_gradients", "bits_per_byte", "clip_gradients", "cosine_schedule",
@@ -59,10 +59,10 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
             f"targets has shape {list(targets.shape)}, but the logits need {shape}"
         )
     ignored = targets == -100
-    places = targets.masked_fill(ignored, 0).unsqueeze(-1)  # (..., 1)
+    indices = targets.masked_fill(ignored, 0).unsqueeze(-1)  # (..., 1)
     log_p = logits.float().log_softmax(-1)  # (..., V)
     try:
-        chosen = log_p.gather(-1, places).squeeze(-1)  # (...)
+        chosen = log_p.gather(-1, indices).squeeze(-1)  # (...)
     except (RuntimeError, IndexError) as error:
         raise ValueError(f"targets has ids outside 0..{V - 1}: {error}") from None
     return -chosen.masked_fill(ignored, 0.0)
@@ -77,9 +77,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss in nats per token): among how many tokens the model seems to choose."""
+    """exp(loss in nats per token): how many tokens the model seems to choose among."""
     _require(loss >= 0, f"loss={loss} must be at least 0: nats per token")
-    return math.exp(loss) if loss < 709 else math.inf  # e^710 is no float
+    return math.exp(loss) if loss < 709 else math.inf  # e^710 is too large
 
 
 def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
@@ -104,7 +104,7 @@ def evaluate(
 
     context_length: the window; None is the model's own. precision: "fp32" or "bf16" for
     the products, as in training. shared: every process of a group calls this, takes its
-    part of the windows, and all get the same answer. Dropout is off meanwhile.
+    part of the windows, and all get the same answer. Dropout is off while it runs.
     """
     _require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
     rank, world = rank_and_world() if shared else (0, 1)
@@ -208,7 +208,7 @@ def training_step(
             with _autocast(device, config.precision):
                 logits = model(xb)  # (B / world / n, T, V)
             loss = cross_entropy(logits, yb) / n
-            loss.backward()  # adds to the gradients that are there
+            loss.backward()  # adds to the gradients already there
         total += loss.detach()
     norm = clip_gradients(model.parameters(), config.max_norm)
     for group in optimizer.param_groups:
@@ -219,7 +219,7 @@ def training_step(
 
 
 def _averaging(model: nn.Module, *, when: bool):
-    """Gradients travel between processes only in the last piece of a batch."""
+    """Gradients travel between processes only with the last piece of a batch."""
     if hasattr(model, "set_requires_gradient_sync"):  # FSDP
         model.set_requires_gradient_sync(when)
     elif hasattr(model, "no_sync") and not when:  # DistributedDataParallel
@@ -239,13 +239,13 @@ def train(
     optimizer: any; None is PyTorch's fused AdamW on parameter_groups. A group's
     "lr_scale", if it has one, multiplies the schedule for that group.
     checkpoint: a folder; if it holds an earlier part of the same run, the run goes on
-    from there and ends where an unbroken one does. It may also be an object like
+    from there and ends where an unbroken one would. It may also be an object like
     CheckpointFolder that keeps runs in its own way.
     report: gets a dict every log_every steps ("step", "train_loss", "grad_norm", "lr",
     "skipped") and after each evaluation ("step", "val_loss"); process 0 only.
     stop: asked after each step; once it says True the run is saved, and ends early.
     Under torchrun each process takes its share of every batch, and process 0 alone
-    reads and writes. ValueError when the loss stays no number.
+    reads and writes. ValueError when the loss stays nan or infinite.
     """
     T, (rank, world) = _window(model, config.context_length), rank_and_world()
     state, report = _begin(model, config, optimizer), report if rank == 0 else None
@@ -322,7 +322,7 @@ def _read_back(state: TrainState, bar: tqdm, report: Callable | None) -> None:
     if rank_and_world()[1] > 1:  # norms are equal in all processes, losses are not
         dist.all_reduce(rows)
         rows /= dist.get_world_size()
-    losses, norms = rows.T.tolist()  # here, and only here, the device is waited for
+    losses, norms = rows.T.tolist()  # here, and only here, we wait for the device
     state.history.add(losses, norms)
     bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
     if report is not None:
@@ -332,7 +332,7 @@ def _read_back(state: TrainState, bar: tqdm, report: Callable | None) -> None:
 
 
 def _hold_out(state: TrainState, tokens, T: int, store, report) -> None:
-    """Evaluate on held-out tokens; keep the best weights if the run is to."""
+    """Evaluate on held-out tokens; keep the best weights if the run asks for it."""
     config, history = state.config, state.history
     loss = evaluate(
         state.model, tokens, context_length=T, precision=config.precision, shared=True
@@ -346,10 +346,10 @@ def _hold_out(state: TrainState, tokens, T: int, store, report) -> None:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Replace each gradient by its mean over all processes: the plain way, one message
-    for each parameter. DistributedDataParallel does the same in fewer, and earlier.
+    """Replace each gradient by its mean over all processes, the plain way, with one
+    message per parameter. DistributedDataParallel sends fewer messages, and earlier.
 
-    The processes must hold equal shares of the batch: then this is the whole batch's
+    The processes must hold equal shares of the batch. Then this is the whole batch's
     gradient, and equal weights stay equal.
     """
     for p in model.parameters():
