@@ -132,7 +132,7 @@ def prose_of_code(source: str) -> Iterator[str]:
         if token.string == "=" and tokens[i - 1].string in ("help", "epilog"):
             text = ""
         elif text is not None and token.type in STRINGS:
-            text += QUOTES.sub("", token.string)
+            text += re.sub(r"\{[^{}]*\}", "_", QUOTES.sub("", token.string))
         elif text is not None and token.string in (",", ")"):
             yield text
             text = None
