@@ -132,7 +132,7 @@ def prose_of_code(source: str) -> Iterator[str]:
         if token.string == "=" and tokens[i - 1].string in ("help", "epilog"):
             text = ""
         elif text is not None and token.type in STRINGS:
-            text += re.sub(r"\{[^{}]*\}", "_", QUOTES.sub("", token.string))
+            text += re.sub(r"\{[^{}]*\}", " _ ", QUOTES.sub("", token.string))
         elif text is not None and token.string in (",", ")"):
             yield text
             text = None
@@ -189,17 +189,18 @@ def test_the_readmes_and_the_card_keep_to_them(name):
 @pytest.mark.parametrize("rule", RULES, ids=[sentence for *_, sentence in RULES])
 def test_each_rule_is_broken_by_its_sentence(rule):
     _, remedy, sentence = rule
-    lines = sentence.split()  # one word on each line
-    comment = "".join(f"# {word}\n" for word in lines)
-    for text in [
-        *prose_of_code(f'def f():\n    """{sentence}"""'),
-        *prose_of_code(comment),
-        *prose_of_code(f"p.add_argument('--x', help=f'{{x}}' '{sentence}')"),
-        *prose_of_markdown("\n".join(lines)),
-        *prose_of_markdown(f"```python\n{comment}```"),
+    lines = "\n".join(sentence.split())  # one word on each line
+    comment = "".join(f"# {word}\n" for word in sentence.split())
+    for pieces in [
+        prose_of_code(f'def f():\n    """{sentence}"""'),
+        prose_of_code(f"x = 1\n{comment}"),
+        prose_of_code(f"x = 1  # {sentence}"),
+        prose_of_code(f"p.add_argument('--x', help=f'{{x}}' '{sentence}')"),
+        prose_of_markdown(lines),
+        prose_of_markdown(f"```python\n{comment}```"),
     ]:
-        if text.strip(" _"):
-            assert any(fault.endswith(f": {remedy}") for fault in broken(text)), text
+        faults = [fault for text in pieces for fault in broken(text)]
+        assert any(fault.endswith(f": {remedy}") for fault in faults)
 
 
 @pytest.mark.parametrize(
