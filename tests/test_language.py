@@ -90,7 +90,7 @@ RULES = [  # (from the start of a word on, what to write, a sentence that breaks
     (r"special (characters|marks?|symbols?|words?)\b", "special token",
      "Special symbols have ids of their own."),
     (r"feed ?forward\b", "feed-forward", "A feedforward network."),
-    (r"lookups?\b", "look-up", "A table lookup."),
+    (r"look-ups?\b", "lookup", "A table look-up."),
     (r"(kv|key/value)[ -]caches?\b", "key-value cache", "With a KV cache."),
 ]  # fmt: skip
 # All in one, with one group for each rule: most texts break none, and are read once.
