@@ -1,17 +1,17 @@
-"""Make the long runs behind chapter 6's figures; each study writes one CSV.
+"""The long runs behind chapter 6's figures: each writes one CSV to data/studies/.
 
     python tools/study.py rates          # the learning rate of each model and budget
     python tools/study.py compare        # RNN, LSTM and GPT at equal tokens
     python tools/study.py scaling        # sizes and budgets of compute
     python tools/study.py sweep          # learning rate and batch size
-    python tools/study.py reasons        # short runs with one thing changed
-    python tools/study.py ablation       # the recipe without one of its parts
+    python tools/study.py reasons        # short runs without one thing each
+    python tools/study.py ablation       # the recipe without one thing each
     python tools/study.py times          # seconds per step; on an idle machine
 
-The files are in data/studies/. Each run uses one thread, so several may run side by
-side. Only `times` reads the clock, with two threads. A study that was stopped resumes,
-because rows that are in its CSV are not run again. Learning rates are chosen on one
-part of the held-out tales and judged on another.
+Each run uses one thread, so several may run side by side. Only `times` reads the clock,
+with two threads. A study that was stopped resumes, because rows that are in its CSV are
+not run again. Learning rates are chosen on one part of the held-out tales and judged on
+another.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def gpt(
 def recipe_gpt(seed: int, *, zero: bool = True, **fields) -> GPT:
     """The GPT of the recipe that chapter 6 arrives at, and that Muon trains.
 
-    fields: of GPTConfig, to change; zero=False: nothing starts at zero.
+    fields: of GPTConfig, to be different; zero=False: nothing starts at zero.
     """
     recipe = {"positions": "rotary", "qk_norm": True, "mlp": "relu2"}
     recipe |= {"tie_embeddings": False} | fields
@@ -105,7 +105,7 @@ def new_model(name: str, seed: int) -> nn.Module:
 
 
 class Text:
-    """The tales as tokens to learn from, to choose by and to judge by."""
+    """The tales as tokens: to learn from, to choose by, to judge by."""
 
     def __init__(self) -> None:
         documents = split_documents(clean_text(load_text(ROOT / "data" / "tales.txt")))
@@ -123,7 +123,7 @@ class Text:
         return np.array([i for row in rows for i in row])
 
     def bits(self, model: nn.Module, part: str) -> float:
-        """Bits per byte on the held-out tales of `part`, in windows of 128 tokens."""
+        """Bits per byte on the held-out tales of `part`, windows of 128 tokens."""
         tokens = self.tokens[part]
         n_bytes = sum(len(d.encode("utf-8")) for d in self.parts[part])
         loss = evaluate(model, tokens, context_length=CONTEXT)
@@ -133,7 +133,7 @@ class Text:
 def run(text: Text, model: nn.Module, rate: float, tokens: int, seed: int, *,
         batch: int = BATCH, muon: bool = False, decay: float = 0.1,
         scale: float = 2.0) -> None:  # fmt: skip
-    """Train on so many tokens, with warm-up over a twentieth and cosine to a tenth."""
+    """Train `model` on so many tokens: warm-up over a twentieth, cosine to a tenth."""
     steps, optimizer = max(1, round(tokens / (batch * CONTEXT))), None
     if muon:
         optimizer = Muon(muon_groups(model, decay, lr_scale=scale))

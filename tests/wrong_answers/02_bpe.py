@@ -17,7 +17,7 @@ def best_pair(words):
             counts[pair] += n
     return max(counts, key=counts.get, default=None)
 """,
-        # overlapping positions are not counted
+        # overlapping places are not counted
         """
 def best_pair(words):
     counts = {p: sum(w.count(p) * n for w, n in words.items())
