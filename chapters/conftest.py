@@ -1,4 +1,4 @@
-"""Chapters run under pytest without network; plain `pytest` here runs everything."""
+"""Under pytest, chapters run without a network; plain `pytest` runs everything."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ OFFLINE = str(ROOT / "tests" / "offline")  # its sitecustomize.py says what is r
 
 
 def pytest_configure(config):
-    """Plain `pytest` means the whole course here too, as it does in the root."""
+    """Plain `pytest` runs the whole course here too, as it does in the root."""
     if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR:
         config.args = [str(ROOT / "tests"), str(ROOT / "chapters")]
 

@@ -1,7 +1,7 @@
-"""Two helpers of the chapters: checks that answer at once, and classes that grow.
+"""Two helpers for the chapters: checks that answer at once, and classes that grow.
 
-`with exercise("4.2"): assert ...` stands under an exercise; `@method_of(GPT)` above a
-function that a later cell adds to a class.
+`with exercise("4.2"): assert ...` stands below an exercise, and `@method_of(GPT)` above
+a function that a later cell adds to a class.
 """
 
 import traceback
@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 
 class exercise:
-    """Runs the asserts of an exercise and says how it stands; no error stops the run.
+    """Runs the asserts of an exercise and prints the result; no error stops the run.
 
-    Open (NotImplementedError), right, or not right yet, with the assert's message.
+    The result is open (NotImplementedError), right, or not right yet, with the assert's
+    message.
     """
 
     def __init__(self, number: str) -> None:
@@ -41,14 +42,14 @@ class exercise:
 
 
 def _failed_line(trace) -> str:
-    """The source line on which the check or the answer stopped."""
+    """The source line at which the check or the answer stopped."""
     return traceback.extract_tb(trace)[-1].line or "a line of your answer"
 
 
 def method_of(cls: type) -> Callable:
-    """Add the decorated function (or property) to `cls`, under its own name.
+    """Add the decorated function (or property) to `cls` under its own name.
 
-    tools/export.py writes it into the class itself. It cannot use `super()`.
+    tools/export.py writes it into the class itself. It cannot call `super()`.
     """
 
     def add(member):

@@ -125,7 +125,7 @@ KNOWN = (
 def can_decode(model: nn.Module) -> bool:
     """Whether a Decoder computes what the model does: its parts are all the course's.
 
-    A subclass, another module in a part's place or a hook may compute something else.
+    A subclass, a replaced part or a hook may compute something else.
     """
     return type(model) is GPT and all(
         type(part) in KNOWN
@@ -137,7 +137,7 @@ def can_decode(model: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in here; afterwards the mode that the model was in."""
+    """Evaluation mode inside; afterward the mode that the model was in."""
     was_training = model.training
     model.eval()
     try:
@@ -149,7 +149,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 class PlainDecoder:
     """Texts of one length that grow by one token at a time, by `model(ids, cache)`.
 
-    For a model with parts of its own. Methods as those of Decoder.
+    For a model with parts of its own. Its methods are those of Decoder.
     """
 
     def __init__(self, model: GPT, batch_size: int, max_length: int) -> None:
@@ -190,7 +190,7 @@ class Decoder:
         self.layers = [Layer.of(block, memory) for block, memory in pairs]
         self.norm, self.head = normalization(model.norm), product(model.head)
         widest = max(p.numel() for p in model.blocks.parameters())
-        # To wake a second thread for less takes longer than it saves.
+        # For less work, waking a second thread takes longer than it saves.
         self.one_thread = batch_size * widest < LARGE and self.table.is_cpu
         self.rows = torch.arange(batch_size, device=kind["device"])
         self.slots = torch.arange(max_length, device=kind["device"])
@@ -198,7 +198,7 @@ class Decoder:
         self.vectors, self.angles = self._positions()
 
     def _positions(self) -> tuple[Tensor | None, Tensor | None]:
-        """Vectors to add, (S, D), or turns of feature pairs, (S, d/2) complex."""
+        """Vectors to add, (S, D), or rotations of feature pairs, (S, d/2) complex."""
         kind, d = self.config.positions, self.config.head_width
         if kind == "learned":
             return self.model.positions.weight.detach(), None
@@ -214,7 +214,7 @@ class Decoder:
 
     @torch.no_grad()
     def read(self, texts: list[Tensor]) -> Tensor:
-        """Begin anew with these texts, (T,) each: the logits after each, (B, V).
+        """Start over with these texts, (T,) each: the logits after each, (B, V).
 
         All are read at once. Short ones are padded on the right, where no token looks,
         and what is stored for the padding is overwritten as the row grows.
@@ -255,8 +255,8 @@ class Decoder:
     def forward(self, tokens: Tensor, at: int | Tensor, span: int = 0) -> Tensor:
         """tokens (B,) at position `at`, the same for all or (B,) -> logits (B, V).
 
-        With a tensor, keys of the first `span` positions are looked at, those behind a
-        row's own hidden by a mask; span = max_length gives every call the same shapes.
+        With a tensor, attention covers the first `span` positions, and a mask hides all
+        beyond a row's own; span = max_length gives every call the same shapes.
         """
         x = F.embedding(tokens, self.table)  # (B, D)
         if self.vectors is not None:
@@ -295,6 +295,6 @@ class Decoder:
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Pairs of features, as complex numbers, times turns: (B, H, 1, d) -> the same."""
+    """Rotate pairs of features, taken as complex numbers: (B, H, 1, d) -> the same."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)

@@ -35,17 +35,17 @@ def keep_top_k(probs: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(probs: Tensor, p: float) -> Tensor:
-    """The fewest of (..., V) that reach p together, scaled to sum to 1; elsewhere 0.
+    """The fewest of (..., V) that together reach p, scaled to sum to 1; elsewhere 0.
 
-    At least one stays; which of equal ones stay is left to torch.sort, as transformers
-    leaves it; p = 1 changes nothing (nucleus sampling, Holtzman et al. 2020).
+    At least one stays. Among equal ones torch.sort decides, as in transformers. p = 1
+    changes nothing (nucleus sampling, Holtzman et al. 2020).
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p={p} must be above 0 and at most 1, or None for all")
     if p == 1:
         return probs
     ordered, order = probs.sort(dim=-1)  # the likeliest last
-    upto = ordered.cumsum(-1)  # what it and all that are less likely add up to
+    upto = ordered.cumsum(-1)  # the sum of it and all that are less likely
     upto[..., -1] = math.inf
     kept = ordered.masked_fill(upto <= 1 - p, 0.0)
     probs = torch.zeros_like(probs).scatter(-1, order, kept)
@@ -53,7 +53,7 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(probs: Tensor, share: float) -> Tensor:
-    """Of (..., V) those of at least `share` times the likeliest in their row, scaled to
+    """Those of (..., V) that reach `share` times the likeliest of their row, scaled to
     sum to 1; elsewhere 0 (min-p, Nguyen et al. 2024)."""
     if not 0 <= share <= 1:
         raise ValueError(f"min_p={share} must be from 0 to 1, or None for all")
@@ -62,7 +62,7 @@ def keep_min_p(probs: Tensor, share: float) -> Tensor:
 
 
 def penalize_repeats(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Logits (B, V), lower for each row's tokens in `ids`, (B, T), however often each.
+    """Logits (B, V), lowered once for each token of the row in `ids`, (B, T).
 
     Positive ones are divided by the penalty, negative ones multiplied (Keskar et al.
     2019, section 4.1). A penalty of 1 changes nothing.
@@ -150,7 +150,7 @@ def window_start(length: int, context_length: int) -> int:
     """Where the part of a text begins that the model sees when it continues it.
 
     A text that outgrows the context loses its oldest half context at once, so that a
-    cache can be kept for the next half context instead of moving at every token.
+    cache serves for the next half context instead of moving at every token.
     """
     half = max(1, context_length // 2)
     return max(0, math.ceil((length - context_length) / half) * half)
@@ -230,7 +230,7 @@ def _check_ids(name: str, ids: Collection[int], V: int) -> None:
 
 
 def _checked(model: GPT, ids, n: int, stop_ids, settings: dict) -> list[Tensor]:
-    """The prompts as int64 tensors, or an error that says what is wrong with what."""
+    """The prompts as int64 tensors, or an error that says which argument is wrong."""
     V, C = model.config.vocab_size, model.config.context_length
     rows = [torch.as_tensor(prompt).cpu() for prompt in ids]
     if not rows:

@@ -32,7 +32,7 @@ GPT2_NAMES = {  # ours -> theirs, replaced in this order
 
 
 def _parameters(model: GPT, names: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
-    """The weights under the names that another library gives to them."""
+    """The weights under the names that another library gives them."""
     for name, parameter in model.named_parameters():
         name = name.replace("_orig_mod.", "")  # of a block that was compiled alone
         for ours, theirs in names.items():
@@ -127,7 +127,7 @@ LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor",  # our rope_scaling
 
 
 def _rope_fields(raw: dict) -> dict:
-    """Ours from rope_parameters, or rope_theta and rope_scaling as before version 5."""
+    """Ours from rope_parameters, or from rope_theta and rope_scaling (before v. 5)."""
     rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
     base = rope.pop("rope_theta", raw["rope_theta"])
     rope_type = rope.pop("rope_type", rope.pop("type", "default"))
@@ -138,7 +138,7 @@ def _rope_fields(raw: dict) -> dict:
 
 
 def _shortest(c: GPTConfig) -> GPTConfig:
-    """The same sizes, with None wherever a field says what None means."""
+    """The same sizes, with None wherever a field holds what None stands for."""
     heads = None if c.kv_heads == c.n_heads else c.n_kv_heads
     d_head = None if c.head_width * c.n_heads == c.d_model else c.d_head
     d_mlp = None if c.mlp_width == 4 * c.d_model else c.d_mlp
@@ -149,7 +149,7 @@ def read_config(raw: dict, kinds: Collection[str] = KINDS) -> GPTConfig:
     """Our sizes from what a config.json says.
 
     ValueError, with name and value, for another architecture and for everything that
-    our model has no place for: ignored, it would give a model that runs and is wrong.
+    our model cannot represent: ignored, it would give a model that runs and is wrong.
     """
     model_type = raw.get("model_type")
     if model_type not in kinds:
@@ -177,7 +177,7 @@ def _read_json(file: Path) -> dict:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the files that an index names in its place."""
+    """model.safetensors, or the files that an index names instead."""
     single, index = (folder / f"model.safetensors{end}" for end in ("", ".index.json"))
     if single.exists():
         return [single]
@@ -193,7 +193,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _stored(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of the files, one after the other, by their names without prefix."""
+    """The tensors of the files, one after another, by their names without a prefix."""
     for file in files:
         try:
             with safe_open(file, "pt") as opened:
@@ -209,7 +209,7 @@ COMPUTED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # no wei
 
 @torch.no_grad()
 def _fill(model: GPT, places: dict[str, Place], files: list[Path]) -> None:
-    """Copy each stored tensor to its place; none may be missing, none left over.
+    """Copy each stored tensor to its view; none may be missing, none left over.
 
     Older files also hold causal masks and the speeds of rotations, which are computed.
     Some hold the output layer though it is tied. Zeros change nothing.
@@ -253,7 +253,7 @@ def from_pretrained(path: str | Path, *, kinds: Collection[str] = KINDS) -> GPT:
     config.json and model.safetensors, or several files with an index. The weights
     become fp32, on the CPU; the model is in evaluation mode. ValueError, naming the
     folder and what is wrong, for a folder that lacks a file, for damaged files, for
-    another model_type than `kinds`, and for all that our model has no place for.
+    a model_type not in `kinds`, and for all that our model cannot represent.
     """
     try:
         return _load(Path(path), kinds)
@@ -289,7 +289,7 @@ def format_of(config: GPTConfig) -> str:
 
 
 def _config_json(c: GPTConfig, model_type: str) -> dict:
-    """What config.json says. transformers then computes in fp32, as from_pretrained."""
+    """What config.json says. With it, transformers computes in fp32, as we do."""
     gpt2 = model_type == "gpt2"
     family = "GPT2LMHeadModel" if gpt2 else f"{model_type.capitalize()}ForCausalLM"
     raw = {"architectures": [family], "model_type": model_type, "dtype": "float32"}
@@ -308,10 +308,10 @@ END = "<|endoftext|>"
 
 
 def _json_files(c: GPTConfig, model_type: str, tokenizer) -> dict[str, dict]:
-    """What stands beside the weights: sizes, when to stop, how to use the tokenizer.
+    """The files beside the weights: sizes, when to stop, how to use the tokenizer.
 
-    The class named there takes tokenizer.json as it is. That which AutoTokenizer knows
-    for the model's type would cut by another pattern, and add tokens of its own.
+    The class named there takes tokenizer.json as it is. The one that AutoTokenizer
+    picks by the model's type would cut by another pattern and add tokens of its own.
     """
     special = {} if tokenizer is None else tokenizer.special_tokens
     n_vocab = c.vocab_size if tokenizer is None else tokenizer.n_vocab
@@ -347,7 +347,7 @@ def save_pretrained(model: nn.Module, path: str | Path, tokenizer=None) -> None:
     GPT-2's format for models of its kind; Llama's for RMSNorm, SwiGLU, rotary positions
     and no biases, and with qk_norm Qwen3's. Weights keep their dtype. model: a GPT, or
     one that torch.compile or DDP wraps. tokenizer: chapter 2's, or any with n_vocab,
-    special_tokens and save. Files get their names when all are complete, so that a save
+    special_tokens and save. Files get their names when all are complete, so a save
     that fails leaves the old ones. ValueError for a model that fits no format, naming
     its fields, and for one with fewer rows than the tokenizer has tokens.
     """

@@ -94,7 +94,7 @@ def test_the_held_out_tales_are_chapter_6s():
 
 
 def longest_by_trying_all(ids, documents, end):
-    """Every run against every place of every document."""
+    """Compare every run with every position of every document."""
     source = [i for d in documents for i in [*d, end]]
     best = 0, 0
     for start in range(len(ids)):

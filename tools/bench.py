@@ -1,4 +1,4 @@
-"""Measure the course's code against public peers, in one process, as ratios of times.
+"""Measure the course's code against public peers, as ratios, in one process.
 
     python tools/bench.py bpe data/corpora/shakespeare.jsonl --vocab-size 4096 16384
     python tools/bench.py dedup
@@ -9,13 +9,13 @@
     python tools/bench.py train --text shakespeare.txt  # learning, in equal time
     python tools/bench.py speedrun --recipe mine.py     # the public challenge
 
-Each time is the median of several rounds in which both sides take turns, with the
-smallest and the largest ratio beside it: machines are noisy, ratios less so. Every
-report ends with a line NAME RATIO. For models, steps and generation it is a ratio of
-speeds, ours over theirs (LADDER: last rung over first); for all others of times or of
-bits per byte, where less is better.
+Both sides take turns for several rounds, and the report gives the median with the
+smallest and the largest ratio, because machines are noisy and ratios less so. Every
+report ends with a line NAME RATIO. For models, steps and generation this is a ratio of
+speeds, ours over theirs (LADDER: last rung over first). For all others it is a ratio of
+times or of bits per byte, where lower is better.
 
-Exit status: 0 done, 2 an error, said in one line.
+Exit status: 0 done, 2 an error, explained in one line.
 """
 
 import argparse
@@ -55,9 +55,9 @@ def add_texts(commands) -> None:
     p.add_argument("--vocab-size", type=int, nargs="+", default=[4096])
     p.add_argument("--mb", type=float, help="repeat the corpus up to this size")
     p.add_argument("--perturb", type=float, default=0.0,
-                   help="share of the words to exchange in repetitions")  # fmt: skip
+                   help="share of the words to replace in repetitions")  # fmt: skip
     p.add_argument("--processes", type=int, default=1,
-                   help="in which train_bpe's pre-tokens are counted")  # fmt: skip
+                   help="processes that count train_bpe's pre-tokens")  # fmt: skip
     p.add_argument("--rounds", type=int, default=5)
     p = commands.add_parser("dedup", help="deduplicate against datasketch")
     p.add_argument("corpus", nargs="?", default=corpus)
@@ -76,8 +76,8 @@ def add_steps(commands) -> None:
     p.add_argument("--sizes", nargs="+", default=["1M", "10M", "124M"], choices=SIZES)
     p.add_argument("--rounds", type=int, default=15)
     p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
-                   help="bf16: also ours in bfloat16")  # fmt: skip
-    p.add_argument("--compile", action="store_true", help="also ours, compiled")
+                   help="bf16: also run ours in bfloat16")  # fmt: skip
+    p.add_argument("--compile", action="store_true", help="also run ours compiled")
     p = commands.add_parser("ladder", help="a training step, rung by rung")
     p.add_argument("--nanogpt", **nanogpt)
     p.add_argument("--sizes", nargs="+", default=["1M", "10M"], choices=SIZES)
@@ -98,9 +98,9 @@ def add_races(commands) -> None:
 
 
 def documents_of(path: str, mb: float | None = None, share: float = 0) -> list[str]:
-    """The documents of a .jsonl or .txt file; repeated to `mb` megabytes if asked.
+    """The documents of a .jsonl or .txt file, repeated up to `mb` megabytes if given.
 
-    In repetitions, `share` of the words are replaced by words drawn from all of them.
+    In repetitions, a `share` of the words is replaced by words drawn from all of them.
     """
     text = Path(path).read_text("utf-8")
     if path.endswith(".jsonl"):
@@ -128,7 +128,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def compare(name: str, rounds: int, ours: Callable, peer: Callable) -> float:
-    """Print our time, the peer's, and ours / peer's; the latter's median."""
+    """Print our time, the peer's, and ours / peer's; return the median ratio."""
     times = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
     ratios = sorted(a / b for a, b in times)
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
@@ -163,7 +163,7 @@ def count_part(documents: list[str]) -> Counter[bytes]:
 
 
 def our_training(documents: list[str], vocab_size: int, processes: int) -> Callable:
-    """train_bpe, or the same with the pre-tokens counted in several processes."""
+    """train_bpe, in one process or with its pre-tokens counted in several."""
     from solutions import bpe
 
     def train():
@@ -212,7 +212,7 @@ def bench_bpe(args: argparse.Namespace) -> None:
 
 
 def bench_encoding(args: argparse.Namespace, documents: list[str], size: int) -> None:
-    """encode_ordinary in three situations against tiktoken, which has no cache."""
+    """Compare encode_ordinary in three situations with tiktoken, which has no cache."""
     from solutions import bpe
 
     trained = bpe.train_bpe(documents, size)
@@ -237,7 +237,7 @@ def bench_encoding(args: argparse.Namespace, documents: list[str], size: int) ->
 
 
 def with_copies(sentences: list[str], n: int, draw: random.Random) -> list[str]:
-    """n documents of eight sentences; after every tenth an edited copy of it."""
+    """n documents of eight sentences; every tenth is followed by an edited copy."""
     made = [". ".join(draw.choices(sentences, k=8)) for _ in range(n)]
     for i in range(0, n - 1, 10):
         words = made[i].split(" ")
@@ -259,7 +259,7 @@ def datasketch_deduplication(texts: list[str]) -> None:
 
 
 def bench_dedup(args: argparse.Namespace) -> None:
-    """deduplicate against datasketch's MinHash LSH, and how its time grows."""
+    """Compare deduplicate with datasketch's MinHash LSH; show how its time grows."""
     from solutions.text_data import deduplicate
 
     draw = random.Random(0)

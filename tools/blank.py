@@ -2,9 +2,9 @@
 
     python tools/blank.py chapters/04_attention.ipynb my_attention.ipynb
 
-In the cells that belong to a module every function keeps its signature and docstring
-and loses its body. The proofs around them stay: when they pass, your code is right. Put
-the copy into chapters/, or start it there, so that it finds its files.
+In the cells that belong to a module, every function keeps its signature and docstring
+and loses its body. The proofs around them stay, and when they pass, your code is right.
+Put the copy into chapters/, or start it there, so that it finds its files.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Check that a file of tales is what data/README.md says of it.
+"""Check that a file of tales is what data/README.md says about it.
 
     python tools/check_tales.py data/tales.txt
 
-One line for each rule, with the figure found and its limit. Exit status 1, and up to ten
-examples for each rule, when a rule is broken. A tale is a document: blank lines separate
-them. A word is a run of letters and apostrophes, lower case.
+It prints a line per rule, with the figure found and its limit. If a rule is broken, it
+prints up to ten examples for each such rule, and the exit status is 1. A tale is a
+document, and blank lines separate documents. A word is a run of letters and
+apostrophes, in lower case.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import solutions  # noqa: F401  before torch, so that its idle threads sleep
 from solutions.text_data import deduplicate, load_text, split_documents
 
 WORDS = 50, 190  # the shortest and the longest tale
-COMMONEST, SHARE = 1500, 0.99  # so many words make up at least this share of the text
+COMMONEST, SHARE = 1500, 0.99  # so many words make up at least this share
 ONCE = 0.001  # the share of the text in words that only one tale has
-SENTENCE_WORDS, SENTENCE_SHARE = 8, 0.01  # a sentence so long is in so few tales
-OPENING_WORDS, OPENING_SHARE = 5, 0.005  # so few tales begin alike
+SENTENCE_WORDS, SENTENCE_SHARE = 8, 0.01  # so long a sentence is in few tales
+OPENING_WORDS, OPENING_SHARE = 5, 0.005  # few tales begin alike
 ALIKE = 0.4  # chapter 1's estimate of the Jaccard similarity
 
 
@@ -29,13 +30,13 @@ def words_of(text: str) -> list[str]:
 
 
 def sentences_of(tale: str) -> set[str]:
-    """The different sentences of a tale, without quotation marks around them."""
+    """The distinct sentences of a tale, without quotation marks around them."""
     parts = re.split(r'(?<=[.!?])["\s]+', tale)
     return {" ".join(part.strip('" ').split()) for part in parts}
 
 
 def share(counts: Counter, tales: int) -> float:
-    """In which share of the tales the commonest one stands."""
+    """The share of the tales that contain the most common one."""
     return max(counts.values(), default=0) / tales
 
 
@@ -55,7 +56,7 @@ def rules(tales: list[str]) -> Iterable[tuple[str, str, list[str]]]:
     )
     odd = [tale for tale in tales if re.search(r"[^ -~\n]", tale)]
     yield "printable ASCII only", f"{len(odd)} with others", [t[:60] for t in odd]
-    # A speech may run over a line break, so quotation marks are paired in the tale.
+    # A speech may go over a line break, so quotation marks are paired within a tale.
     left_open = [tale for tale in tales if tale.count('"') % 2]
     figure = f"{len(left_open)} left open"
     yield "quotation marks are closed", figure, [t[:60] for t in left_open]

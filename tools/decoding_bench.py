@@ -1,9 +1,9 @@
-"""What a new token costs: against Hugging Face's generate, and against the memory.
+"""What a new token costs, compared with Hugging Face's generate and with the memory.
 
-The same weights, greedy, float32, with a cache, in one process, in turns. A token at
-batch 1 has to read every weight once, so the memory's speed sets a limit, which is
-measured too. Also: a token early and late in the context, our bfloat16, and what the
-drawing itself takes.
+Both sides have the same weights, decode greedily in float32 with a cache, and take
+turns in one process. A token at batch 1 has to read every weight once, so the memory's
+speed sets a limit, which is measured too. The report also shows a token early and late
+in the context, our bfloat16, and the time that the drawing itself takes.
 """
 
 import copy
@@ -45,7 +45,7 @@ DRAWING = {
 def add_generate(commands) -> None:
     p = commands.add_parser("generate", help="new tokens against Hugging Face's")
     p.add_argument("--size", default="124M", choices=SIZES)
-    p.add_argument("--prompt", type=int, default=32, help="tokens given")
+    p.add_argument("--prompt", type=int, default=32, help="tokens in the prompt")
     p.add_argument("--new", type=int, default=64, help="tokens generated")
     p.add_argument("--shipped", metavar="FOLDER",
                    default=str(ROOT / "data" / "tale-gpt"))  # fmt: skip
@@ -53,7 +53,7 @@ def add_generate(commands) -> None:
     p.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     p.add_argument("--positions", type=int, nargs=2, default=[10, 1000])
     p.add_argument("--megabytes", type=int, default=400,
-                   help="read for the memory's speed; beyond caches")  # fmt: skip
+                   help="to read for the memory's speed")  # fmt: skip
     p.add_argument("--vocabulary", type=int, default=50_257, help="to draw from")
     p.add_argument("--rounds", type=int, default=7)
 
@@ -66,7 +66,7 @@ def our_generate(model: GPT, ids: Tensor, n: int) -> Callable[[], Tensor]:
 
 
 def hugging_face_generate(model, ids: Tensor, n: int) -> Callable[[], Tensor]:
-    """Greedy, cached, and exactly n tokens: the end of a text is switched off."""
+    """Greedy, cached, and exactly n tokens, because no token ends the text."""
     model.generation_config.eos_token_id = None
     model.generation_config.max_length = None  # or each call warns that n decides
     seen = torch.ones_like(ids)
@@ -86,7 +86,7 @@ def load_both(folder: str | Path):
 
 
 def random_weights(config: GPTConfig):
-    """A model as it is before training, on both sides."""
+    """An untrained model, the same on both sides."""
     model = GPT(config, generator=torch.Generator().manual_seed(1))
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder)
@@ -94,12 +94,12 @@ def random_weights(config: GPTConfig):
 
 
 def variants(model: GPT) -> dict[str, GPT]:
-    """Name -> our model; float32 comes first. bfloat16: half the bytes per token."""
+    """Name -> our model; float32 comes first. bfloat16 has half the bytes per token."""
     return {"ours": model, "ours, bfloat16": copy.deepcopy(model).bfloat16()}
 
 
 def contest(name: str, both, batch: int, prompt: int, new: int, args) -> dict:
-    """Print tokens/s of all sides; seconds of each, round by round."""
+    """Print the speed of all sides; seconds of each, round by round."""
     model, peer = both
     dice, shape = torch.Generator().manual_seed(2), (batch, prompt)
     ids = torch.randint(model.config.vocab_size, shape, generator=dice)  # (B, T)
@@ -107,7 +107,7 @@ def contest(name: str, both, batch: int, prompt: int, new: int, args) -> dict:
     for variant, own in variants(model).items():
         works[variant] = our_generate(own, ids, new)
     theirs, ours = works[PEER]()[:, prompt:], works["ours"]()[:, prompt:]
-    same = (theirs == ours).long().cumprod(1).sum().item()  # before the first other one
+    same = (theirs == ours).long().cumprod(1).sum().item()  # before they differ
     print(f"{name}, batch {batch}: {new} tokens after {prompt}; "
           f"{same} of {batch * new} equal before the first that differs")  # fmt: skip
     took = take_turns(works, args.rounds, 1)
@@ -126,7 +126,7 @@ def against_peer(took: dict[str, list[float]], variant: str = "ours") -> float:
 
 
 def read_bandwidth(megabytes: int, rounds: int = 7) -> float:
-    """Bytes per second that a sum over a large buffer reads, at best; all threads."""
+    """Bytes per second that a sum over a large buffer reads at best, on all threads."""
     buffer = torch.ones(megabytes * 10**6 // 4)
     times = []
     for _ in range(rounds):
@@ -137,7 +137,7 @@ def read_bandwidth(megabytes: int, rounds: int = 7) -> float:
 
 
 def bytes_per_token(model: nn.Module) -> int:
-    """Of the weights that a new token reads: all but the rows of tables it skips."""
+    """Bytes of the weights that a new token reads: all but the table rows it skips."""
     sizes = {name: p.numel() * p.element_size() for name, p in model.named_parameters()}
     total = sum(sizes.values()) - sizes.get("positions.weight", 0)
     if not model.config.tie_embeddings:  # a tied table is read as the output layer
@@ -146,7 +146,7 @@ def bytes_per_token(model: nn.Module) -> int:
 
 
 def step_times(model: GPT, position: int, n: int = 8) -> list[float]:
-    """Seconds of each of n new tokens, the first of them at `position`."""
+    """Seconds of each of n new tokens, the first at `position`."""
     tokens = stream(model, [1] * (position - 1), n + 1, temperature=0)
     next(tokens)  # reads the prompt
     times = []
@@ -158,7 +158,7 @@ def step_times(model: GPT, position: int, n: int = 8) -> list[float]:
 
 
 def late_over_early(model: GPT, positions: list[int], rounds: int) -> list[float]:
-    """Median seconds of a token at each position; they take turns."""
+    """Median seconds of a token at each position; the positions take turns."""
     took = [[], []]
     for _ in range(rounds):
         for i, position in enumerate(positions):
@@ -167,7 +167,7 @@ def late_over_early(model: GPT, positions: list[int], rounds: int) -> list[float
 
 
 def report_limits(model: GPT, args, seconds: float) -> list[str]:
-    """seconds: of a token of float32 at batch 1, the prompt's share included."""
+    """seconds: per token in float32 at batch 1, the prompt's share included."""
     bandwidth, size = read_bandwidth(args.megabytes), bytes_per_token(model)
     limit = size / bandwidth
     early, late = late_over_early(model, args.positions, args.rounds)
@@ -183,7 +183,7 @@ def report_limits(model: GPT, args, seconds: float) -> list[str]:
 
 
 def report_drawing(vocabulary: int, rounds: int) -> None:
-    """From logits to a token, one row, as `generate` does it: the median of many."""
+    """Time from logits to a token, one row, as in `generate`; the median of many."""
     dice = torch.Generator().manual_seed(3)
     logits = 3 * torch.randn(1, vocabulary, generator=dice)
 
@@ -200,13 +200,13 @@ def report_drawing(vocabulary: int, rounds: int) -> None:
 
 
 def check(args, shipped: GPT) -> None:
-    """ValueError for what does not fit into a context; before any work."""
+    """ValueError for what does not fit into a context, before any work."""
     C = SIZES[args.size].context_length
     needed = max(args.prompt + args.new, max(args.positions) + 9)
     if min(args.positions) < 2 or needed > C:
         raise ValueError(
-            f"--prompt, --new and --positions need {needed} places, a position at "
-            f"least 2; the model of --size {args.size} has {C}"
+            f"--prompt, --new and --positions need a context of {needed}, and a "
+            f"position is at least 2; the model of --size {args.size} has {C}"
         )
     C = shipped.config.context_length
     if args.prompt + args.shipped_new > C:
@@ -214,7 +214,7 @@ def check(args, shipped: GPT) -> None:
 
 
 def bench_generate(args) -> None:
-    """Tokens per second of ours over Hugging Face's; of the limit; of the drawing."""
+    """Compare our speed with Hugging Face's and the limit; time the drawing."""
     shipped = load_both(args.shipped)
     check(args, shipped[0])
     print(f"{torch.get_num_threads()} threads, {kind()}; greedy, float32, cached")

@@ -1,10 +1,11 @@
 """Write solutions/*.py from the chapters.
 
 A code cell whose first line is `# solutions/<name>.py` belongs to that module. The
-module is those cells in order, without that line, two blank lines between them. There
-are two rewrites: `from solutions.x import y` -> `from .x import y`, and a function under
-`@method_of(SomeClass)` goes, without that line, to the end of the class. With --check
-nothing is written, and the exit status is 1 if a module differs from its chapter.
+module consists of those cells in order, without that line and with two blank lines
+between them. There are two rewrites. `from solutions.x import y` becomes
+`from .x import y`, and a function under `@method_of(SomeClass)` moves, without that
+line, to the end of the class. With --check nothing is written, and the exit status is 1
+if a module differs from its chapter.
 """
 
 import argparse
@@ -21,7 +22,7 @@ METHOD = re.compile(r"@method_of\((\w+)\)\n")
 
 
 def joined(cells: list[str]) -> str:
-    """The cells as one source, methods in the classes that they belong to."""
+    """The cells as one source, with methods in the classes that they belong to."""
     source = ""
     for cell in cells:
         if METHOD.match(cell):
@@ -33,7 +34,7 @@ def joined(cells: list[str]) -> str:
 
 
 def grown(source: str, name: str, method: str) -> str:
-    """`source` with a method more at the end of the class `name`."""
+    """`source` with one more method at the end of the class `name`."""
     lines = source.split("\n")
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and node.name == name:

@@ -1,15 +1,15 @@
-"""Fetch a model of others into a folder from which this course's GPT speaks.
+"""Fetch someone else's model into a folder from which this course's GPT speaks.
 
     python tools/fetch_model.py gpt2
     python tools/fetch_model.py smollm2-135m
     python tools/fetch_model.py OWNER/NAME [--revision REVISION]
 
-Any open model of the Hugging Face hub that has GPT-2's, Llama's or Qwen3's architecture
-and safetensors. Before weights are fetched, its config.json must be one that
-solutions/pretrained.py reads. Sizes and hashes are checked. The folder is
-data/models/NAME, or NAME@REVISION, and appears only when complete; work cut short stays
-in NAME.part, and the same command goes on there. Whatever prevents the result is told
-in one sentence, and the exit status is 2.
+It fetches any open model of the Hugging Face hub that has GPT-2's, Llama's or Qwen3's
+architecture and safetensors. Before it fetches weights, it makes sure that
+solutions/pretrained.py can read the model's config.json. It checks sizes and hashes.
+The folder is data/models/NAME, or NAME@REVISION, and appears only when it is complete.
+An interrupted download stays in NAME.part, and the same command resumes it there. If
+something prevents the result, one sentence says what, and the exit status is 2.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MODELS = {  # name: (model of the hub, commit)
 }
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 INDEX, RECORD = f"{WEIGHTS}.index.json", "source.json"
-BESIDE = {  # fetched too, where the model has them
+BESIDE = {  # also fetched, if the model has them
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
     "merges.txt", "generation_config.json", "README.md", "LICENSE",
 }  # fmt: skip
@@ -52,7 +52,7 @@ class Remote:
         self.files = {file.rfilename: file for file in info.siblings}
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """Bring one file into `folder`, checked; a right one is not fetched again."""
+        """Fetch and check one file; a correct one in `folder` is not fetched again."""
         if name not in self.files:
             raise Failure(f"{self.model} lacks {name}: choose a model that has it")
         file, path = self.files[name], folder / name
@@ -72,7 +72,7 @@ class Remote:
 
 
 def ask(model: str, revision: str | None, endpoint: str):
-    """What the hub knows of an open model, with sizes and hashes of its files."""
+    """What the hub knows about an open model, with sizes and hashes of its files."""
     from huggingface_hub import HfApi, errors
 
     try:
@@ -84,7 +84,7 @@ def ask(model: str, revision: str | None, endpoint: str):
     except errors.RepositoryNotFoundError:
         place = f"{endpoint} has no open model {model}: check the spelling"
         raise Failure(place) from None
-    except Exception as error:  # the client passes on errors of many libraries
+    except Exception as error:  # the client passes on the errors of many libraries
         raise Failure(
             f"{endpoint} cannot be asked for {model} ({brief(error)}): try again with "
             "a network, name a mirror with --endpoint, or copy a folder of the model "
@@ -99,8 +99,8 @@ def ask(model: str, revision: str | None, endpoint: str):
 
 
 def is_listed(path: Path, file) -> bool:
-    """Whether `path` holds the small file that the hub lists: its size, and the hash by
-    which git names its content."""
+    """Whether `path` holds the small file that the hub lists, by its size and by the
+    hash that git gives its content."""
     if not path.exists():
         return False
     data = path.read_bytes()
@@ -109,7 +109,7 @@ def is_listed(path: Path, file) -> bool:
 
 
 def check_config(path: Path, model: str) -> None:
-    """Fail unless solutions/pretrained.py has a place for all that `path` says."""
+    """Fail unless solutions/pretrained.py can represent all that `path` says."""
     from solutions.pretrained import read_config
 
     try:
@@ -119,7 +119,7 @@ def check_config(path: Path, model: str) -> None:
 
 
 def weight_names(remote: Remote, folder: Path) -> set[str]:
-    """The files of weights: one, or those that an index names."""
+    """The files of weights, which are one or those that an index names."""
     if WEIGHTS in remote.files:
         return {WEIGHTS}
     if INDEX not in remote.files:
@@ -145,7 +145,7 @@ def require_room(needed: int, folder: Path) -> None:
 
 
 def fetch(remote: Remote, final: Path) -> None:
-    """Make the folder `final`, in the folder NAME.part until all is there."""
+    """Make the folder `final`; it is called NAME.part until it is complete."""
     part = final.with_name(f"{final.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     check_config(remote.fetch(CONFIG, part), remote.model)
@@ -167,7 +167,7 @@ def fetch(remote: Remote, final: Path) -> None:
 
 
 def is_there(final: Path, model: str) -> bool:
-    """Whether the folder is complete and holds this model; Failure if another one."""
+    """Whether the folder is complete and holds this model; Failure if it is another."""
     if not final.exists():
         return False
     try:
@@ -184,7 +184,7 @@ def is_there(final: Path, model: str) -> bool:
 
 
 def report(final: Path) -> None:
-    """Say how to let the model speak, or that its tokenizer cannot be read."""
+    """Say how to let the model speak, or why its tokenizer cannot be read."""
     from solutions.bpe import BPETokenizer
 
     path = final / TOKENIZER
@@ -209,7 +209,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = ", ".join(MODELS)
     parser.add_argument("model", help=f"{names}, or OWNER/NAME of the hub")
-    parser.add_argument("--revision", help="a branch, tag or commit; its own folder")
+    parser.add_argument("--revision", help="branch, tag or commit; has its own folder")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "models")
     endpoint = os.environ.get("HF_ENDPOINT") or HUB
     parser.add_argument("--endpoint", default=endpoint, help="a mirror of the hub")

@@ -1,8 +1,9 @@
-"""What one pass through a model costs: against nanoGPT's and Hugging Face's GPT-2.
+"""What one pass through a model costs, compared with nanoGPT's and Hugging Face's.
 
-The same shapes, batches and float32, in one process, in turns; from ids to the loss,
-alone and with the backward pass. Ours runs twice: as GPT(config) is built, and with its
-products by oneDNN, as `train` runs it where the processor gains from it.
+All have the same shapes and batches, compute in float32, and take turns in one process.
+A pass goes from ids to the loss, alone or with the backward pass. Ours runs twice, once
+as GPT(config) is built, and once with its products by oneDNN, as `train` runs it where
+the processor gains from that.
 """
 
 import statistics
@@ -69,7 +70,7 @@ def with_backward(model: nn.Module, loss: Loss) -> Callable:
 
 
 def contenders(size: Size, nanogpt) -> dict[str, tuple[nn.Module, Loss]]:
-    """Name -> the model, and its loss of one batch."""
+    """Name -> the model, and a function that gives its loss on one batch."""
     batch, plain, fast = size.new_batch(), size.new_model(), size.new_model()
     made = {"nanoGPT": nanogpt_loss(size, batch, nanogpt)}
     made["Hugging Face"] = hugging_face_loss(size, batch)
@@ -80,7 +81,7 @@ def contenders(size: Size, nanogpt) -> dict[str, tuple[nn.Module, Loss]]:
 
 
 def bench_model(args) -> None:
-    """Forward, and forward + backward, of ours over nanoGPT's and Hugging Face's."""
+    """Compare forward, and forward + backward, with nanoGPT's and Hugging Face's."""
     nanogpt, lines = load_nanogpt(args.nanogpt), []
     print(f"{torch.get_num_threads()} threads, {kind()}")
     for name in args.sizes:
@@ -104,7 +105,7 @@ def bench_model(args) -> None:
 
 
 def report(name: str, took: dict[str, list[float]], contender: str) -> list[str]:
-    """NAME RATIO lines: speed of ours over nanoGPT's, and over Hugging Face's."""
+    """Lines NAME RATIO: our speed over nanoGPT's, and over Hugging Face's."""
     suffix = "_ONEDNN" if "oneDNN" in contender else ""
     lines = []
     for peer, short in (("nanoGPT", ""), ("Hugging Face", "_HF")):

@@ -1,19 +1,19 @@
-"""Let a trained model go on with a text, token by token as it is drawn.
+"""Let a trained model continue a text, and print each token as it is drawn.
 
     python tools/generate.py "There was a"
     python tools/generate.py --file beginning.txt --seed 7
     echo "One winter" | python tools/generate.py
     python tools/generate.py --interactive
     python tools/generate.py --json --number 10 > tales.jsonl
-    python tools/generate.py "There was a" --model data/runs/NAME   # also unfinished
+    python tools/generate.py "There was a" --model data/runs/NAME   # even unfinished
 
 The text goes to standard output, everything else to standard error. The same seed and
 settings tell the same story again. --model is a folder with config.json,
-model.safetensors and tokenizer.json, or a run of tools/pretrain.py, or a checkpoint of
-`train`; the last also needs its tokenizer.json there.
+model.safetensors and tokenizer.json, a run of tools/pretrain.py, or a checkpoint of
+`train` with its tokenizer.json beside it.
 
-Exit status: 0 done, 2 an error, said in one line; 130 after Ctrl-C, 141 when whoever
-read the output has closed it.
+Exit status: 0 done, 2 an error, explained in one line; 130 after Ctrl-C, 141 when
+whoever read the output has closed it.
 """
 
 import argparse
@@ -39,17 +39,19 @@ SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="Without a prompt: standard input, or a story from its beginning.",
+        epilog="Without a prompt, it reads standard input or tells a new story.",
     )
     p.add_argument("prompt", nargs="?", help="how the text begins")
-    p.add_argument("--file", help="read the prompt from it; - is standard input")
+    p.add_argument("--file", help="read the prompt from it; - means standard input")
     p.add_argument(
         "--interactive",
         action="store_true",
-        help="ask for one beginning after another; an empty line ends",
+        help="ask for one prompt after another; an empty line ends",
     )
-    p.add_argument("--json", action="store_true", help="a JSON object for each text")
-    p.add_argument("--number", type=int, default=1, help="so many texts, each its seed")
+    p.add_argument("--json", action="store_true", help="a JSON object per text")
+    p.add_argument(
+        "--number", type=int, default=1, help="how many texts, each with its own seed"
+    )
     p.add_argument("--length", type=int, default=400, help="at most so many tokens")
     add_settings(p)
     p.add_argument("--seed", type=int, help="of the first text; the next has seed + 1")
@@ -75,12 +77,12 @@ def add_settings(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--repetition-penalty",
         type=float,
-        help="above 1: tokens that stand there already become less likely",
+        help="above 1: tokens that have already occurred become less likely",
     )
     p.add_argument(
         "--bfloat16",
         action="store_true",
-        help="compute in 16 bits: faster for large models, which have half the bytes",
+        help="compute in 16 bits, with half the bytes; faster for large models",
     )
 
 
@@ -110,7 +112,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 class Closed(Exception):
-    """Nobody reads what we write any more."""
+    """Nobody reads our output any longer."""
 
 
 def tell(text: str) -> None:
@@ -120,7 +122,7 @@ def tell(text: str) -> None:
 
 
 def write(text: str, stream=None) -> None:
-    """Write at once. Closed if the other end of a pipe is."""
+    """Write at once. Raises Closed if the other end of a pipe is closed."""
     stream = sys.stdout if stream is None else stream
     try:
         print(text, end="", file=stream, flush=True)
@@ -131,14 +133,14 @@ def write(text: str, stream=None) -> None:
 
 
 def show(text: str) -> None:
-    """Write a part of a text; a terminal would obey control characters in it."""
+    """Write a part of a text, without control characters, which a terminal obeys."""
     if sys.stdout is not None and sys.stdout.isatty():
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
     write(text)
 
 
 def from_bytes(data: bytes, name: str) -> str:
-    """The prompt that a file holds, without the line break at its end."""
+    """The prompt in a file, without the line break at its end."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -149,7 +151,7 @@ def from_bytes(data: bytes, name: str) -> str:
 
 
 def find_prompt(args: argparse.Namespace) -> str:
-    """From the argument, the file, or standard input where that is no terminal."""
+    """From the argument, the file, or standard input if that is not a terminal."""
     if args.prompt is not None:
         return args.prompt
     if args.file not in (None, "-"):
@@ -166,7 +168,7 @@ def find_prompt(args: argparse.Namespace) -> str:
 
 
 def ask():
-    """Yield one beginning after another, until an empty line or the end."""
+    """Yield one prompt after another, until an empty line or the end."""
     if sys.stdin is None:
         return
     asking = sys.stdin.isatty() and sys.stdout is not None and sys.stdout.isatty()
@@ -233,7 +235,7 @@ def find_tokenizer(folder: Path, also_above: bool) -> Path:
 
 
 def what_is_missing(folder: Path) -> str:
-    """Why a folder has nothing to speak with, and what to do."""
+    """Why no model can speak from a folder, and what to do."""
     if (folder / "run.json").exists() or (folder / "checkpoint").is_dir():
         return "this run has saved nothing yet; wait for its first checkpoint"
     if (folder / "latest.json").exists():
@@ -273,7 +275,7 @@ def from_checkpoint(place: Path):
 
 
 class Speaker:
-    """A model, its tokenizer and settings: from a beginning to texts."""
+    """A model, its tokenizer and settings, which turn a prompt into texts."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         tell(f"loading {args.model} ...")
@@ -281,15 +283,15 @@ class Speaker:
         if args.bfloat16:
             self.model.bfloat16()
         end = self.tokenizer.special_tokens.get(END)
-        # In training every story began after one.
+        # In training, this token preceded every story.
         self.stop_ids = [] if end is None else [end]
         self.settings = {name: getattr(args, name) for name in SETTINGS}
         self.seed = secrets.randbelow(2**31) if args.seed is None else args.seed
         self.told = args.seed is None or args.number > 1 or args.interactive
-        list(self.tokens([0], 0, 0))  # a bad setting is said here
+        list(self.tokens([0], 0, 0))  # a bad setting is reported here
 
     def tokens(self, ids: list[int], length: int, seed: int):
-        """The ids that follow, one by one, without the one that ends the text."""
+        """The ids that follow, one at a time, without the one that ends the text."""
         import torch
 
         from solutions.generation import stream
@@ -333,7 +335,7 @@ class Speaker:
         """The text that follows, token by token; bytes wait for whole characters."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for token in self.tokens(ids, self.args.length, self.seed):
-            # A vocabulary may have gaps: ids that stand for nothing.
+            # A vocabulary may have gaps, ids that stand for nothing.
             yield decoder.decode(self.tokenizer.vocab.get(token, b""))
         yield decoder.decode(b"", final=True)
 
@@ -344,7 +346,7 @@ class Speaker:
         write("\n")
 
     def as_json(self, prompt: str, ids: list[int]) -> None:
-        """text: what follows the prompt; tokens: how many that are."""
+        """text: what follows the prompt; tokens: how many tokens that is."""
         pieces = list(self.pieces(ids))
         n, length = len(pieces) - 1, self.args.length
         row = {"prompt": prompt, "text": "".join(pieces), "tokens": n}
@@ -355,7 +357,7 @@ class Speaker:
 
 def run(args: argparse.Namespace) -> None:
     check(args)
-    # Torch takes a second to load: --help and a typing error shall answer at once.
+    # Torch takes a second to load, but --help and a typing error answer at once.
     prompt = None if args.interactive else find_prompt(args)
     speaker = Speaker(args)
     if not args.interactive:
@@ -364,12 +366,12 @@ def run(args: argparse.Namespace) -> None:
     for prompt in ask():
         try:
             speaker.speak(prompt)
-        except ValueError as error:  # the next beginning may be a better one
+        except ValueError as error:  # the next prompt may be better
             tell(f"generate: {error}")
 
 
 def interrupted(number: int, frame) -> None:
-    """Ctrl-C ends at once: all that was said is written, nothing is left to tidy."""
+    """Ctrl-C ends at once, because all text is written and nothing is left to do."""
     with contextlib.suppress(OSError):
         if os.isatty(1):
             os.write(1, b"\n")
@@ -377,8 +379,8 @@ def interrupted(number: int, frame) -> None:
 
 
 def let_go() -> None:
-    """What cannot be written is lost; the interpreter, which tries once more at its
-    end, shall not complain about it."""
+    """Drop what cannot be written, so that the interpreter, which tries once more at
+    its end, does not complain about it."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -392,7 +394,7 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupted)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a sample may hold any character
+        if hasattr(stream, "reconfigure"):  # a sample may contain any character
             stream.reconfigure(errors="replace")
     status = 0
     try:

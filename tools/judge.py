@@ -5,16 +5,17 @@
     python tools/judge.py data/tale-gpt --samples samples.json \\
         --verdicts anna.csv ben.csv --card
 
-Prediction: bits per byte on the held-out tales of chapter 6's split. Writing: samples
-that nobody has selected (seeds 1, 2, 3 ...), beside as many held-out tales, which
-cannot be copies: the longest run of tokens that also stands in the training text,
-distinct-3 (chapter 7), and words that stand nowhere in that text. --samples writes them
-to a file, or takes them from it if it is there. Readers judge them in a CSV file with
-the columns seed, grammatical (1 if every sentence is, else 0) and thread (1 if the
-story keeps its thread), and, if several share one file, reader. --card writes all that
-to README.md in the model's folder.
+Prediction is measured in bits per byte on the held-out tales of chapter 6's split.
+Writing is measured on unselected samples (seeds 1, 2, 3 ...) and compared with as many
+held-out tales, which cannot be copies. For both, the report gives the longest run of
+tokens that also occurs in the training text, distinct-3 (chapter 7), and the share of
+words that occur nowhere in that text. --samples writes the samples to a file, or reads
+them from it if it exists. Readers judge them in a CSV file with the columns seed,
+grammatical (1 if every sentence is, else 0) and thread (1 if the story keeps its
+thread), and, if several share one file, reader. --card writes all of this to README.md
+in the model's folder.
 
-Exit status: 0 done, 2 an error, said in one line; 130 after Ctrl-C.
+Exit status: 0 done, 2 an error, explained in one line; 130 after Ctrl-C.
 """
 
 import argparse
@@ -60,14 +61,14 @@ QUESTIONS = ("grammatical", "thread")
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("model", help="a model folder")
-    p.add_argument("--data", default=str(ROOT / "data"), help="where the tales are")
+    p.add_argument("--data", default=str(ROOT / "data"), help="folder of the tales")
     p.add_argument("--number", type=int, default=100, help="samples: seeds 1, 2, ...")
-    p.add_argument("--length", type=int, default=250, help="tokens of one, at most")
-    p.add_argument("--samples", metavar="FILE", help="JSON, written or read")
-    p.add_argument("--verdicts", metavar="FILE", nargs="+", help="CSV of the readers")
+    p.add_argument("--length", type=int, default=250, help="tokens per sample, at most")
+    p.add_argument("--samples", metavar="FILE", help="JSON file, written or read")
+    p.add_argument("--verdicts", metavar="FILE", nargs="+", help="CSV, from readers")
     p.add_argument("--card", action="store_true", help="write the folder's README.md")
-    p.add_argument("--recipe", metavar="TEXT", help="for the card, how it was trained; "
-                   "else train.json or run.json in the folder says it")  # fmt: skip
+    p.add_argument("--recipe", metavar="TEXT", help="for the card: how it was trained; "
+                   "by default from the folder's train.json or run.json")  # fmt: skip
     return p.parse_args()
 
 
@@ -76,7 +77,7 @@ def options() -> argparse.Namespace:
 
 @dataclass
 class Tales:
-    """Documents: what a model may have learned from, and what it cannot know."""
+    """Documents that a model may have learned from, and some that it cannot know."""
 
     training: list[str]
     held_out: list[str]
@@ -87,7 +88,7 @@ def documents_of(path: Path) -> list[str]:
 
 
 def read_tales(folder: Path) -> Tales:
-    """Nine tenths of the plain tales and both other texts; the last tenth."""
+    """Nine tenths of the plain tales and both other texts; the last tenth apart."""
     split = torch.Generator().manual_seed(SPLIT_SEED)
     tales = documents_of(folder / "tales.txt")
     training, held_out = train_val_split(tales, HELD_OUT, generator=split)
@@ -97,11 +98,11 @@ def read_tales(folder: Path) -> Tales:
 
 
 def held_out_bits(model: GPT, tokenizer: BPETokenizer, documents: list[str]) -> dict:
-    """Bits per byte, and what they are a mean of.
+    """Bits per byte, and the counts behind them.
 
-    Each document's tokens and the end-of-text token follow each other in one row, cut
-    into windows of the model's context. The first token is not predicted, so its
-    bytes do not count; each end-of-text token is, and counts as no byte.
+    The documents' tokens, each with an end-of-text token after it, form one sequence,
+    cut into windows of the model's context. The first token is not predicted, so its
+    bytes do not count. Each end-of-text token is predicted, but counts as no byte.
     """
     end = tokenizer.special_tokens[END]
     ids = [i for d in documents for i in [*tokenizer.encode_ordinary(d), end]]
@@ -123,7 +124,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def write_samples(model: GPT, tokenizer: BPETokenizer, args) -> list[dict]:
-    """A text for each seed from 1 on: {"seed", "text", "ended"}, ended by itself."""
+    """A text per seed from 1 on, {"seed", "text", "ended"}; ended: by its own token."""
     end, samples = tokenizer.special_tokens[END], []
     for seed in tqdm(range(1, args.number + 1), unit="sample", disable=None):
         ids = generate(
@@ -137,7 +138,7 @@ def write_samples(model: GPT, tokenizer: BPETokenizer, args) -> list[dict]:
 
 
 def samples_of(model: GPT, tokenizer: BPETokenizer, args) -> list[dict]:
-    """From --samples if that file is there, and of this model; else written now."""
+    """Read from --samples if that file exists and fits the model; else written now."""
     about = {"weights": fingerprint(Path(args.model)), "temperature": TEMPERATURE}
     about |= {"min_p": MIN_P, "length": args.length, "number": args.number}
     path = Path(args.samples) if args.samples else None
@@ -174,10 +175,10 @@ def read_samples(path: Path, about: dict) -> list[dict]:
 
 
 class Copies:
-    """Finds the longest run of tokens that also stands in the training text."""
+    """Finds the longest run of tokens that also occurs in the training text."""
 
     def __init__(self, documents: list[list[int]], end: int) -> None:
-        # As a string with a character for each id, Python's own search does the work.
+        # In strings with one character per id, Python's own search does the work.
         self.text = "".join(map(chr, [i for d in documents for i in [*d, end]]))
 
     def longest(self, ids: list[int]) -> tuple[int, int]:
@@ -190,7 +191,7 @@ class Copies:
 
 
 def distinct(ids: list[int], n: int = 3) -> float:
-    """The share of different ones among all runs of n tokens: 1 if none repeats."""
+    """The share of distinct runs among all runs of n tokens: 1 if none repeats."""
     runs = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
     return len(set(runs)) / len(runs) if runs else 1.0
 
@@ -205,8 +206,8 @@ class Judge:
         self.known = {word for d in training for word in words_of(d)}
 
     def measure(self, texts: list[str], whole: list[bool]) -> dict:
-        """Of texts, some of which are not whole: the last word of such a one may be
-        cut, and is not counted."""
+        """Measure texts, some of which are not whole: their last word may be cut off,
+        so it does not count."""
         rows, runs, words = [self.encode(text) for text in texts], [], []
         for ids, text, ends in zip(rows, texts, whole, strict=True):
             start, length = self.copies.longest(ids)
@@ -229,7 +230,7 @@ class Judge:
         return self.measure([s["text"] for s in samples], [s["ended"] for s in samples])
 
     def measure_tales(self, tales: list[str], number: int, length: int) -> dict:
-        """The first `number` tales, cut off where a sample would be."""
+        """Measure the first `number` tales, cut off where a sample would be."""
         rows = [self.encode(tale) for tale in tales[:number]]
         texts = [self.tokenizer.decode(ids[:length]) for ids in rows]
         return self.measure(texts, [len(ids) <= length for ids in rows])
@@ -241,8 +242,8 @@ class Judge:
 def read_verdicts(paths: list[str], number: int) -> dict[str, dict[int, tuple]]:
     """Reader -> seed -> (grammatical, thread), each 0 or 1.
 
-    Without a column `reader`, a file is one reader, and rows that repeat a seed are
-    further readers' of the same file.
+    Without a column `reader`, a file comes from one reader, and rows that repeat a seed
+    come from further readers.
     """
     readers = defaultdict(dict)
     for path in paths:
@@ -277,7 +278,7 @@ def parse(row: dict, where: str, number: int) -> tuple[int, tuple[int, int]]:
 
 
 def agreement(verdicts: list[list[int]]) -> float | None:
-    """Of all pairs of answers to one sample, the share that is equal."""
+    """The share of equal ones among all pairs of answers to the same sample."""
     pairs = [
         a == b for answers in verdicts for a, b in itertools.combinations(answers, 2)
     ]
@@ -285,7 +286,7 @@ def agreement(verdicts: list[list[int]]) -> float | None:
 
 
 def weigh(readers: dict[str, dict[int, tuple]]) -> dict:
-    """Shares of the samples; where readers differ, a sample counts by their mean."""
+    """Shares of the samples; where readers differ, a sample counts as their mean."""
     seeds = sorted({seed for verdicts in readers.values() for seed in verdicts})
     found = {"readers": len(readers), "read": len(seeds)}
     for k, question in enumerate(QUESTIONS):
@@ -309,7 +310,7 @@ def find_recipe(args) -> str:
                 recipe = json.loads(path.read_text("utf-8"))
             except ValueError as error:
                 raise ValueError(f"{path} is no JSON: {error}") from None
-            if name == "run.json":  # the rest of it is for going on with a run
+            if name == "run.json":  # the rest of it is for resuming a run
                 recipe = {"tool": recipe["tool"]} | recipe["options"]
             return f"`{json.dumps(recipe)}` (`{name}`)"
     raise ValueError(
@@ -318,7 +319,7 @@ def find_recipe(args) -> str:
 
 
 def check_readme(path: Path) -> None:
-    """ValueError for a README.md that is no model's card."""
+    """ValueError for a README.md that is not a model's card."""
     if path.exists() and "bits per byte**" not in path.read_text("utf-8", "replace"):
         raise ValueError(f"{path} is no model's card: move it away, then --card writes")
 
@@ -330,22 +331,22 @@ def percent(share: float) -> str:
 def predicted(held: dict, context_length: int) -> str:
     return f"""Held-out tales: **{held["bits"]:.3f} bits per byte**
 
-That is the tenth of `data/tales.txt` that chapter 6 holds out (seed {SPLIT_SEED}):
-{held["tales"]:,} tales, {held["bytes"]:,} bytes. Their {held["tokens"]:,} tokens,
-with `{END}` after each tale, are read in windows of {context_length}. The first
-token is not predicted, so its bytes do not count. Each `{END}` is predicted and counted
-like any token, but as no byte: the sum of all losses is divided by the bytes of the
-tales alone."""
+These are the tales of `data/tales.txt` that chapter 6 holds out, a tenth of them
+(seed {SPLIT_SEED}): {held["tales"]:,} tales, {held["bytes"]:,} bytes. They make
+{held["tokens"]:,} tokens, with `{END}` after each tale, and are read in windows
+of {context_length}. The first token is not predicted, so its bytes do not count. Each
+`{END}` is predicted and counted like any token, but not as a byte, so the sum
+of all losses is divided by the bytes of the tales alone."""
 
 
 def written(own: dict, tales: dict, args) -> str:
-    """What the texts show, without anyone reading them."""
+    """What the texts show without a reader."""
     rows = [
-        ("longest run of tokens that is in the training text too: mean", "mean", ".1f"),
-        ("the same: median", "median", ".1f"),
-        ("the same: longest of all", "longest", "d"),
-        ("distinct-3: the share of different runs of three tokens", "distinct", ".3f"),
-        ("words that are nowhere in the training text", "new_words", ".2%"),
+        ("longest run of tokens also in the training text, mean", "mean", ".1f"),
+        ("the same, median", "median", ".1f"),
+        ("the same, longest of all", "longest", "d"),
+        ("distinct-3, the share of distinct runs of three tokens", "distinct", ".3f"),
+        ("words that occur nowhere in the training text", "new_words", ".2%"),
     ]
     table = [
         f"| {what} | {own[name]:{form}} | {tales[name]:{form}} |"
@@ -353,22 +354,22 @@ def written(own: dict, tales: dict, args) -> str:
     ]
     words = ", ".join(own["examples"]) or "none"
     return "\n".join([
-        f"{own['texts']} unselected samples: seeds 1 to {own['texts']}, temperature "
-        f"{TEMPERATURE}, min-p {MIN_P}, no prompt,",
-        f"at most {args.length} tokens. Beside them, {tales['texts']} held-out tales, "
-        "cut at the same length.",
+        f"The table compares {own['texts']} unselected samples (seeds 1 to "
+        f"{own['texts']}, temperature {TEMPERATURE}, min-p {MIN_P},",
+        f"no prompt, at most {args.length} tokens) with {tales['texts']} held-out "
+        "tales, cut at the same length.",
         "", "| | samples | held-out tales |", "|---|---|---|", *table, "",
         f"The longest run that a sample shares with the training text (seed "
         f"{own['where'] + 1}): `{' '.join(own['copied'].split())}`",
         "",
         f"New words in the samples: {words}.",
-        "The training text is `tales.txt` without the held-out tales, and "
+        "The training text is `tales.txt` without the held-out tales, plus "
         "`rich_tales.txt` and `long_tales.txt`.",
     ])  # fmt: skip
 
 
 def judged(found: dict | None, number: int) -> str:
-    """What readers say of the same samples."""
+    """What readers say about the same samples."""
     if found is None:
         return "No reader has judged these samples."
     n, whole = found["readers"], found["read"] == number
@@ -402,9 +403,9 @@ License: CC0 1.0, like the text that it was trained on.
 
 {facts}
 
-It knows nothing but the kind of text it has seen, and writes in that manner. It does
-not know what is true, follows no instructions, and serves to learn how such a model
-works.
+It knows nothing but the kind of text it has seen, and it writes in that manner. It does
+not know what is true, and it follows no instructions. Its purpose is to show how such a
+model works.
 
 ## How it was made
 
@@ -414,14 +415,14 @@ works.
 
 ## Ten unselected samples
 
-The first of the samples above, seeds 1 to {SHOWN}, as they came.
+These are the first of the samples above, seeds 1 to {SHOWN}, unedited.
 
 {shown}
 """
 
 
 def check(args: argparse.Namespace, tokenizer: BPETokenizer) -> None:
-    """ValueError for what cannot work, before anything is measured."""
+    """ValueError for options that cannot work, before anything is measured."""
     if args.number < SHOWN:
         raise ValueError(f"--number {args.number} must be at least {SHOWN}")
     if args.length < 1:
@@ -461,7 +462,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = options()
-    if hasattr(sys.stdout, "reconfigure"):  # a sample may hold any character
+    if hasattr(sys.stdout, "reconfigure"):  # a sample may contain any character
         sys.stdout.reconfigure(errors="replace")
     try:
         run(args)

@@ -1,10 +1,10 @@
-"""Draw the logs of runs of tools/pretrain.py: their losses, rates and gradients.
+"""Plot the logs of tools/pretrain.py: losses, learning rates and gradients.
 
     python tools/plot_run.py data/runs/tales data/runs/faster --out plot.png
 
 Each run is a model folder with its log.jsonl, or such a file. An unfinished run is
-drawn as far as it has come. The dotted lines are what counting tokens and pairs of
-tokens reaches on the first run's held-out text.
+drawn up to its last row. The dotted lines are the losses that counting tokens and pairs
+of tokens reaches on the first run's held-out text.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def read_run(place: str) -> tuple[str, list[dict]]:
 
 
 def column(rows: list[dict], name: str, x: str) -> tuple[list, list]:
-    """Where, and how much, in the rows that have it; what was no number has none."""
+    """x and y in the rows that have the column, without what was not a number."""
     rows_with = [r for r in rows if r.get(name) is not None]
     per_step = rows[0]["tokens_per_step"]
     places = {

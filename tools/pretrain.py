@@ -1,17 +1,18 @@
-"""Train a GPT on a corpus: a text file in, a model folder out.
+"""Train a GPT on a corpus, from a text file to a model folder.
 
     python tools/pretrain.py data/tales.txt --out data/runs/tales
     torchrun --nproc-per-node 2 tools/pretrain.py data/tales.txt --out data/runs/tales
 
-Chapter 6's recipe: clean, deduplicate, split, train a tokenizer, train a GPT. A corpus
-that is larger than memory goes through tools/prepare.py first, whose folder is then the
-corpus here. Ctrl-C finishes the step, saves and ends; so does SIGTERM. However a run
-was stopped, the same command goes on from its last checkpoint, and with more --steps it
-makes a finished run longer. The folder holds the model in the format of chapter 7 from
-the first checkpoint on, a log (log.jsonl, drawn by tools/plot_run.py), and at the end a
-card, README.md.
+The recipe is chapter 6's: clean, deduplicate, split, train a tokenizer, train a GPT. A
+corpus that is larger than memory goes through tools/prepare.py first, and the folder
+that it writes is then the corpus here. Ctrl-C finishes the step, saves and ends, and so
+does SIGTERM. However a run was stopped, the same command resumes it from its last
+checkpoint, and with more --steps it makes a finished run longer. From the first
+checkpoint on, the folder holds the model in the format of chapter 7 and a log
+(log.jsonl, drawn by tools/plot_run.py), and at the end also a card, README.md.
 
-Exit status: 0 done, 2 an error, said in one line; 130 after Ctrl-C, 143 after SIGTERM.
+Exit status: 0 done, 2 an error, explained in one line; 130 after Ctrl-C, 143 after
+SIGTERM.
 """
 
 import argparse
@@ -67,19 +68,19 @@ from runs import (  # noqa: E402
 from shards import open_tokens  # noqa: E402
 
 END = "<|endoftext|>"
-WARMUP_STEPS = 50  # at most; of a short run a tenth of the steps
-BASELINE_TOKENS = 5_000_000  # what unigrams and bigrams learn from, at most
+WARMUP_STEPS = 50  # at most; in a short run, a tenth of the steps
+BASELINE_TOKENS = 5_000_000  # for unigrams and bigrams, at most
 BIGRAM_VOCABULARY = 4096  # their table takes 8 bytes times the square of it
-RECORD = "run.json"  # says that a folder is this tool's, and how its run began
+RECORD = "run.json"  # marks a folder as this tool's, and says how its run began
 
 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument(
         "corpus",
-        help=f"a UTF-8 text file, its documents between {END} marks, as in "
-        "TinyStories, or in a text without any between blank lines; or a folder that "
-        "tools/prepare.py has written (then its tokenizer and its split are used)",
+        help=f"a UTF-8 text file, with {END} marks between documents, as in "
+        "TinyStories, or blank lines if there are no such marks; or a folder that "
+        "tools/prepare.py has written (its tokenizer and split are then used)",
     )
     p.add_argument("--out", required=True, help="the model folder to write")
     what_to_train(p.add_argument_group("model"), p.add_argument_group("recipe"))
@@ -111,7 +112,7 @@ def what_to_train(model, recipe) -> None:
         "--val-tokens",
         type=int,
         default=200_000,
-        help="evaluate on the first so many held-out tokens, if there are more",
+        help="evaluate on so many held-out tokens, the first ones, if there are more",
     )
     recipe.add_argument("--seed", type=int, default=1)
 
@@ -122,26 +123,26 @@ def how_to_run(p) -> None:
         help="auto: cuda if there is one, else cpu; mps (Apple) only when asked for",
     )  # fmt: skip
     p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    p.add_argument("--compile", action="store_true", help="needs a compiler; faster")
+    p.add_argument("--compile", action="store_true", help="faster; needs a compiler")
     p.add_argument(
-        "--accumulation", type=int, default=1, help="pieces of a batch: less memory"
+        "--accumulation", type=int, default=1, help="pieces of a batch, to save memory"
     )
     p.add_argument(
         "--shard", action="store_true",
-        help="share out the weights as well (FSDP2); under torchrun",
+        help="divide the weights among the processes too (FSDP2); under torchrun",
     )  # fmt: skip
-    p.add_argument("--minutes", type=float, help="stop and save after so many")
+    p.add_argument("--minutes", type=float, help="save and stop after so many")
     p.add_argument("--log-every", type=int, default=10)
-    p.add_argument("--eval-every", type=int, help="default: 15 times in a run")
+    p.add_argument("--eval-every", type=int, help="default: 15 times per run")
     p.add_argument("--checkpoint-every", type=int, default=200)
     p.add_argument(
         "--keep-best", action="store_true",
-        help="keep the model of the lowest held-out loss too, in the folder best/",
+        help="also keep the model with the lowest held-out loss, in best/",
     )  # fmt: skip
     p.add_argument(
-        "--sample-tokens", type=int, default=40, help="at each evaluation; 0: none"
+        "--sample-tokens", type=int, default=40, help="shown at evaluations; 0: none"
     )
-    p.add_argument("--tensorboard", action="store_true", help="write its files as well")
+    p.add_argument("--tensorboard", action="store_true", help="also write its files")
     p.add_argument("--half", action="store_true", help="store the weights in 16 bits")
 
 
@@ -149,7 +150,7 @@ def how_to_run(p) -> None:
 
 
 def check(args: argparse.Namespace) -> TrainConfig:
-    """ValueError for options that cannot work, before any work; how the run trains."""
+    """How the run trains; ValueError, before any work, for options that cannot work."""
     world = rank_and_world()[1]
     GPTConfig(
         max(args.vocab_size, 1), args.context_length, args.d_model, args.layers,
@@ -201,7 +202,7 @@ def recipe(args: argparse.Namespace) -> TrainConfig:
     )  # fmt: skip
 
 
-# What a run cannot change when it goes on; the library knows the same of the rest.
+# What a resumed run cannot change; the library checks the other options.
 FIXED = (
     "vocab_size", "context_length", "d_model", "layers", "heads", "init_scale",
     "dropout", "batch_size", "lr", "weight_decay", "val_fraction", "val_tokens",
@@ -211,7 +212,7 @@ FIXED = (
 
 def claim(args: argparse.Namespace) -> dict | None:
     """How the run in --out began, or None for a new one. ValueError, before any work,
-    for a folder with files that this tool did not write, or another run's."""
+    for a folder with files that this tool did not write, or with another run's."""
     if not args.out.strip():
         raise ValueError("--out is empty; name the folder to write")
     out = Path(args.out)
@@ -256,8 +257,8 @@ def refuse_changed_options(args: argparse.Namespace, begun: dict) -> None:
 
 
 def fingerprint(tokens) -> list:
-    """Tells corpora apart without reading all of a large one: the number of tokens, and
-    a hash of the first and last million and of 64 rows between."""
+    """Tells corpora apart without reading all of a large one, by the number of tokens
+    and a hash of the first and last million and of 64 stretches between."""
     n, seen = len(tokens), hashlib.sha256()
     places = [(0, 1_000_000), (max(0, n - 1_000_000), n)]
     places += [(n * i // 64, n * i // 64 + 1024) for i in range(64)]
@@ -267,7 +268,7 @@ def fingerprint(tokens) -> list:
 
 
 def record(args: argparse.Namespace, begun: dict | None, tokens: list) -> None:
-    """Write down how the run began. ValueError if that was with another corpus."""
+    """Record how the run began; ValueError if it began with another corpus."""
     prints = [fingerprint(t) for t in tokens]
     if begun is not None:
         if begun["tokens"] != prints:
@@ -291,13 +292,13 @@ def split_corpus(path: str, fraction: float, seed: int) -> tuple[list[str], list
 
 
 def encode_documents(tokenizer: BPETokenizer, documents: list[str]) -> np.ndarray:
-    """All documents as ids, the end-of-text id after each."""
+    """All documents as ids, with the end-of-text id after each."""
     end = [tokenizer.special_tokens[END]]
     return np.array([i for d in documents for i in tokenizer.encode_ordinary(d) + end])
 
 
 def encode_together(tokenizer: BPETokenizer, documents: list[str]) -> np.ndarray:
-    """encode_documents, the work shared out over the processes."""
+    """encode_documents, with the work divided among the processes."""
     rank, world = rank_and_world()
     own = [encode_documents(tokenizer, [d]) for d in documents[rank::world]]
     parts = gather(own)
@@ -306,7 +307,7 @@ def encode_together(tokenizer: BPETokenizer, documents: list[str]) -> np.ndarray
 
 
 class Corpus:
-    """The tokenizer, the tokens to train on and to evaluate on, and what to say."""
+    """The tokenizer, the tokens to train and to evaluate on, and a description."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.name, self.documents = Path(args.corpus).resolve().name, ""
@@ -348,7 +349,7 @@ class Corpus:
 
 
 def baselines(train_tokens, val_tokens, vocab_size: int) -> dict[str, float]:
-    """What a model should beat, in nats per held-out token: guessing, and counting."""
+    """What a model should beat: guessing and counting, in nats per held-out token."""
     ids = np.asarray(train_tokens[:BASELINE_TOKENS])
     held_out = torch.from_numpy(np.asarray(val_tokens).astype(np.int64))
     losses = {"uniform": math.log(vocab_size)}
@@ -364,7 +365,7 @@ def baselines(train_tokens, val_tokens, vocab_size: int) -> dict[str, float]:
 
 
 def held_out_bits(model: GPT, tokens: np.ndarray, tokenizer: BPETokenizer) -> float:
-    """Bits per byte of held-out tokens; end-of-text marks count as no byte of text.
+    """Bits per byte of held-out tokens; end-of-text tokens count as no byte of text.
 
     Nothing predicts the first token, so its bytes do not count either.
     """
@@ -401,7 +402,7 @@ Seeds 1, 2 and 3, temperature 0.8, top-p 0.95, no prompt, at most 200 tokens.
 
 
 def sample(model: GPT, tokenizer: BPETokenizer, seed: int, length: int) -> str:
-    """A text that the model makes up, from its beginning."""
+    """A text that the model writes from the beginning."""
     end = tokenizer.special_tokens[END]
     rows = generate(
         model, [[end]], length, temperature=0.8, top_p=0.95, stop_ids=[end],
@@ -429,7 +430,7 @@ def build(args, vocab_size: int, device: torch.device) -> GPT:
 
 
 def describe(args, corpus: Corpus, model: GPT, device: torch.device) -> dict:
-    """Print what is trained on what; returns it for the log. In process 0."""
+    """Print what is trained on what, and return it for the log; in process 0."""
     world, threads = rank_and_world()[1], torch.get_num_threads()
     flops, known_from = peak(device, args.precision)
     name = f"{threads} threads" if device.type == "cpu" else device.type
@@ -475,7 +476,7 @@ def make_watch(args, corpus: Corpus, model: GPT, models: ModelFolder, about: dic
     def speak() -> str:
         if not args.sample_tokens:
             return ""
-        # A sharded model cannot speak in one process: its last saved weights do.
+        # A sharded model cannot speak in one process, so its last saved weights do.
         speaker = models.twin if is_sharded(model) else model
         text = sample(speaker, corpus.tokenizer, 1, args.sample_tokens)
         shown = (c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
@@ -488,7 +489,7 @@ def make_watch(args, corpus: Corpus, model: GPT, models: ModelFolder, about: dic
 
 
 def beginning(args, watch: Watch, about: dict, writer):
-    """What is done when it is known at which step the run begins; in process 0."""
+    """What to do once the first step of the run is known; in process 0."""
 
     def begun(state: TrainState, steps_before: int) -> None:
         if state.step:
@@ -523,7 +524,7 @@ def run(args: argparse.Namespace) -> int:
     begin = beginning(args, watch, about, writer)
     store = kind(Path(args.out) / "checkpoint", models, begin)
     store.saved = watch.resume_clock
-    torch.manual_seed(args.seed + 1_000_003 * rank_and_world()[0])  # each its dropout
+    torch.manual_seed(args.seed + 1_000_003 * rank_and_world()[0])  # own dropout each
     try:
         with Stopping(args.minutes) as stop:
             train(
@@ -558,7 +559,7 @@ def same_command() -> str:
 
 
 def finish(args, corpus: Corpus, config, models: ModelFolder, device) -> None:
-    """Measure what is in the folder, and write its card; in process 0."""
+    """Measure the model in the folder and write its card; in process 0."""
     model = models.twin if args.shard else models.twin.to(device)
     bits = held_out_bits(model, corpus.val, corpus.tokenizer)
     texts = [sample(model, corpus.tokenizer, seed, 200) for seed in (1, 2, 3)]
@@ -568,7 +569,7 @@ def finish(args, corpus: Corpus, config, models: ModelFolder, device) -> None:
 
 
 def fault(error: Exception) -> str | None:
-    """One sentence for a RuntimeError that is not the program's; else None."""
+    """A sentence for a RuntimeError that is not the program's fault, else None."""
     full = isinstance(error, torch.OutOfMemoryError)
     if full or "can't allocate memory" in str(error):
         return "out of memory: lower --batch-size, or raise --accumulation"
@@ -580,7 +581,7 @@ def fault(error: Exception) -> str | None:
 
 def main() -> int:
     args, alone = options(), not dist.is_initialized()
-    if hasattr(sys.stdout, "reconfigure"):  # a sample may hold any character
+    if hasattr(sys.stdout, "reconfigure"):  # a sample may contain any character
         sys.stdout.reconfigure(errors="replace")
     status = guarded(args)
     if alone and dist.is_initialized():
@@ -591,7 +592,7 @@ def main() -> int:
 
 
 def guarded(args: argparse.Namespace) -> int:
-    """run(args), with a sentence for what can go wrong."""
+    """run(args), with a sentence for each thing that can go wrong."""
     try:
         return run(args)
     except KeyboardInterrupt:

@@ -3,13 +3,13 @@
     python tools/prove_bpe.py                        # 120,000 strings, a few minutes
     python tools/prove_bpe.py book.txt --each 100000
 
-A third of the strings comes from hypothesis (any Unicode, half characters too), a third
-is put together from pieces hard to cut, a third is cut at random from the tales
-and the files given. For each: the ids of encode_ordinary and of encode (special tokens
-allowed) are tiktoken's, they decode to the string, and encode_iterable gives them for
-the string in random chunks. tests/test_bpe.py does the same with fewer strings. Exit
-status 1 at the first difference, 2 if GPT-2's merges cannot be had (set
-TIKTOKEN_CACHE_DIR, or have a network).
+A third of the strings comes from hypothesis (any Unicode, even lone surrogates), a
+third is put together from pieces that are hard to cut, and a third is cut at random
+from the tales and the files given. For each string, encode_ordinary and encode (with
+special tokens allowed) give tiktoken's ids, the ids decode to the string, and
+encode_iterable gives them for the string in random chunks. tests/test_bpe.py does the
+same with fewer strings. Exit status: 1 at the first difference, 2 if GPT-2's merges
+cannot be loaded (set TIKTOKEN_CACHE_DIR, or connect to a network).
 """
 
 import argparse

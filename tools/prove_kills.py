@@ -1,13 +1,13 @@
-"""Kill a training run again and again; show that it ends as if nothing had happened.
+"""Kill a training run again and again, and show that it ends as if undisturbed.
 
     python tools/prove_kills.py                  # 20 kills, about four minutes
     python tools/prove_kills.py --kills 5 --seed 7
 
-A small run of tools/pretrain.py is started and killed (SIGKILL, as `kill -9`) at random
-moments, some of them chosen to fall into the writing of a checkpoint or into an
-evaluation, and started again with the same command until it ends. Then its files are
-compared, byte by byte, with those of a run that nobody disturbed. Exit status 0 if they
-are equal.
+A small run of tools/pretrain.py is started, killed (SIGKILL, as by `kill -9`) at random
+moments, and started again with the same command until it ends. Some of the moments are
+chosen to fall into the writing of a checkpoint or into an evaluation. Then the run's
+files are compared, byte by byte, with those of a run that nobody disturbed. The exit
+status is 0 if they are equal.
 """
 
 import argparse
@@ -32,9 +32,9 @@ MOMENTS = ("any time", "saving", "evaluating")
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--kills", type=int, default=20)
-    p.add_argument("--steps", type=int, default=700, help="of the run")
-    p.add_argument("--tales", type=int, default=60, help="the first so many")
-    p.add_argument("--seed", type=int, default=1, help="of the moments")
+    p.add_argument("--steps", type=int, default=700, help="steps of the run")
+    p.add_argument("--tales", type=int, default=60, help="train on the first so many")
+    p.add_argument("--seed", type=int, default=1, help="seed of the moments")
     args = p.parse_args()
     for name in ("kills", "steps"):
         if getattr(args, name) < 1:
@@ -76,8 +76,8 @@ def is_evaluating(out: Path) -> bool:
 
 
 def kill_once(process: subprocess.Popen, out: Path, moment: str, wait: float) -> bool:
-    """Let it train for `wait` seconds, await the moment, kill; False if the run ended
-    before. "any time" counts from the start, which takes about two seconds."""
+    """Let it train for `wait` seconds, wait for the moment, and kill it; False if the
+    run ended first. "any time" counts from the start, which takes about two seconds."""
     before, born = last_row(out)["step"], time.monotonic()
     aim, begun = {"saving": is_saving, "evaluating": is_evaluating}, None
     while process.poll() is None:
@@ -102,8 +102,8 @@ def checkpoint_step(out: Path) -> int:
 
 
 def all_kills(args, corpus: Path, out: Path, longest: float) -> int:
-    """Start and kill, each time after up to `longest` seconds of training, then start
-    once more and let it end; the number of kills."""
+    """Start and kill, each time after up to `longest` seconds of training. Then start
+    once more and let it end; return the number of kills."""
     draw, kills = random.Random(args.seed), 0
     print(" kill  moment      lived   last row of the log       checkpoint at step")
     while kills < args.kills:
@@ -129,7 +129,7 @@ def all_kills(args, corpus: Path, out: Path, longest: float) -> int:
 
 
 def losses(out: Path) -> list[dict]:
-    """The log without what a clock has measured, and without its first row."""
+    """The log without its first row and without what a clock has measured."""
     lines = (out / "log.jsonl").read_text("utf-8").splitlines()[1:]
     clock = ("seconds", "tokens_per_s", "mfu")
     rows = map(json.loads, lines)

@@ -1,18 +1,18 @@
-"""Races of training recipes: on any text, and on the tales, where everyone may enter.
+"""Race training recipes: on any text, or on the tales, where everyone may enter.
 
 A recipe is a Python file with two functions:
 
     build(text, seed) -> (tokenizer, model)
         text: the training text. tokenizer: encode(text) -> list of ids, and decode(ids)
-        -> text, which must give back what was encoded. model: ids (B, T) -> logits
-        (B, T, V), with model.config.context_length, its longest T.
+        -> text, which must give back exactly what was encoded. model: ids (B, T) ->
+        logits (B, T, V), with model.config.context_length, the longest T.
     make_step(model, tokens, seed) -> step
         tokens: the training text's ids, a NumPy array. step(done) makes one training
-        step; done, from 0 to below 1, is the share of the time that is over.
+        step; done is the share of the time that has passed, from 0 to below 1.
 
-The clock runs while steps are made; two minutes for building are free, and what exceeds
-them is taken off the time. Then the held-out text is scored whole: windows of
-context_length tokens, end to end, each token once, given those before it in its window.
+The clock runs while steps are made. Two minutes for building are free, and any more is
+taken off the time. Then the whole held-out text is scored, in windows of context_length
+tokens, end to end, each token once, given those before it in its window.
 """
 
 import contextlib
@@ -42,12 +42,12 @@ from solutions.text_data import (
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 END = "\x03"  # the control character "end of text": clean_text leaves none in a text
-FREE = 120.0  # seconds for building
+FREE = 120.0  # seconds that building may take
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text to learn from and one to be judged by; n_bytes: the latter's, in UTF-8."""
+    """A text to learn from and one to be judged on, of n_bytes bytes in UTF-8."""
 
     train: str
     held_out: str
@@ -91,7 +91,7 @@ def load_recipe(path: str | Path) -> ModuleType:
 
 @contextlib.contextmanager
 def code_of(name: str):
-    """A ValueError in here is the recipe's own: its author gets the whole traceback."""
+    """A ValueError in here is the recipe's, so its author gets the whole traceback."""
     try:
         yield
     except ValueError as error:
@@ -101,7 +101,7 @@ def code_of(name: str):
 def encode_held_out(tokenizer, corpus: Corpus) -> list[int]:
     """Ids of the held-out text, after the last id of the training text.
 
-    ValueError for a tokenizer that cannot give the text back.
+    ValueError for a tokenizer whose decode does not give the text back.
     """
     try:
         ids = list(tokenizer.encode(corpus.held_out))
@@ -140,7 +140,7 @@ def check_model(model: nn.Module, ids: list[int]) -> None:
 
 @dataclass
 class Score:
-    """One recipe's outcomes, an entry for each seed."""
+    """One recipe's results, an entry per seed."""
 
     bits: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
@@ -153,7 +153,7 @@ class Score:
 def run_steps(
     step: Callable[[float], object], seconds: float = math.inf, steps: int | None = None
 ) -> tuple[int, float]:
-    """Call step(done) until the time, or the steps, are over; (steps, seconds)."""
+    """Call step(done) until the time or the steps are over; (steps, seconds)."""
     start, made, passed = time.perf_counter(), 0, 0.0
     while made < steps if steps else passed < seconds:
         step(made / steps if steps else passed / seconds)
@@ -166,7 +166,7 @@ def run_recipe(
     name: str, recipe: ModuleType, corpus: Corpus, seed: int,
     seconds: float = math.inf, steps: int | None = None,
 ) -> tuple[float, int, float]:  # fmt: skip
-    """Build, train and judge; (bits per byte, steps, seconds)."""
+    """Build, train and score; (bits per byte, steps, seconds)."""
     start = time.perf_counter()
     torch.manual_seed(seed)  # for recipes without generators of their own
     with code_of(name):
@@ -196,7 +196,7 @@ def race(
     corpus: Corpus, recipes: dict[str, ModuleType], seeds: list[int],
     seconds: float | None = None, steps: int = 2000,
 ) -> dict[str, Score]:  # fmt: skip
-    """All recipes for `seconds`; if None, the first for `steps`, the others as long."""
+    """Run all for `seconds`; if None, the first for `steps`, the others as long."""
     print(f"{len(corpus.train):,} characters to learn from, {corpus.n_bytes:,} bytes "
           f"held out; {machine()}")  # fmt: skip
     print(f"{'seed':>4}  {'recipe':12} {'steps':>7} {'seconds':>8}  bits per byte")
@@ -220,13 +220,13 @@ def race(
 
 
 def machine() -> str:
-    """What seconds depend on."""
+    """What the seconds depend on."""
     kind = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     return f"{kind}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def show_table(scores: dict[str, Score]) -> None:
-    """A row for each recipe, as README's table has them."""
+    """A row per recipe, as in the README's table."""
     first = next(iter(scores))
     print(f"\n| recipe | bits per byte, mean (lowest .. highest) | over {first} | steps "
           "| processor |\n|---|---|---|---|---|")  # fmt: skip
@@ -239,7 +239,7 @@ def show_table(scores: dict[str, Score]) -> None:
 
 
 def show_ratio(title: str, scores: dict[str, Score]) -> None:
-    """The last recipe's mean over the first's, and last of all the line to read off."""
+    """Print the last recipe's mean over the first's; the result is the last line."""
     names = list(scores)
     first, last = scores[names[0]], scores[names[-1]]
     ratios = [b / a for a, b in zip(first.bits, last.bits, strict=True)]
@@ -248,7 +248,7 @@ def show_ratio(title: str, scores: dict[str, Score]) -> None:
 
 
 def bench_train(args) -> None:
-    """The plain recipe for its steps, then the course's for as many seconds."""
+    """Run the plain recipe for its steps, then the course's for as many seconds."""
     recipes = {n: load_recipe(RECIPES / f"{n}.py") for n in ("plain", "course")}
     scores = race(split_file(args.text), recipes, args.seeds, steps=args.steps)
     show_table(scores)
@@ -256,7 +256,7 @@ def bench_train(args) -> None:
 
 
 def bench_speedrun(args) -> None:
-    """The public challenge: plain, course and the reader's own, on the tales."""
+    """The public challenge on the tales: plain, course and the reader's own recipe."""
     recipes = {n: load_recipe(RECIPES / f"{n}.py") for n in ("plain", "course")}
     if args.recipe:
         own = Path(args.recipe)

@@ -1,6 +1,6 @@
 """What a long run needs around `train`: processes, checkpoints, a log, a display.
 
-The parts of tools/pretrain.py that know nothing of corpora and options.
+These are the parts of tools/pretrain.py that know nothing about corpora and options.
 """
 
 import json
@@ -67,8 +67,8 @@ def start_processes(wanted: str) -> torch.device:
 def join(backend: str, limit: timedelta) -> None:
     """init_process_group, also for a worker that torchrun has restarted.
 
-    On one machine torchrun gives all lives of a group the same store, and in it a new
-    life would find the addresses of the one before: each gets a part of its own.
+    On one machine, torchrun gives all lives of a group the same store, in which a new
+    life would find the addresses of the one before. So each life gets its own part.
     """
     life = os.environ.get("TORCHELASTIC_RESTART_COUNT")
     if life is None or os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]:
@@ -82,7 +82,7 @@ def join(backend: str, limit: timedelta) -> None:
 
 
 def gather(value) -> list:
-    """The value of each process, in all of them."""
+    """The values of all processes, in each of them."""
     world = rank_and_world()[1]
     values = [value] * world
     if world > 1:
@@ -91,7 +91,7 @@ def gather(value) -> list:
 
 
 def together(work: Callable):
-    """`work()` in every process; the error of one is raised in all."""
+    """Run `work()` in every process; an error in one is raised in all."""
     result, error = None, None
     try:
         result = work()
@@ -104,7 +104,7 @@ def together(work: Callable):
 
 
 def on_first(work: Callable):
-    """What `work()` returns in process 0, in all processes; so with its error."""
+    """What `work()` returns or raises in process 0, in all processes."""
     rank, world = rank_and_world()
     found = [None, None]
     if rank == 0:
@@ -120,7 +120,7 @@ def on_first(work: Callable):
 
 
 class Stopping:
-    """Ctrl-C or SIGTERM asks once; a second time it stops at once.
+    """Asks a run to stop after Ctrl-C or SIGTERM; a second signal stops it at once.
 
     Also asks after `minutes`. `signal` is the number of the signal that came, or None.
     """
@@ -156,7 +156,7 @@ class Stopping:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A file that is there whole, or not at all."""
+    """Write a file so that it is there as a whole, or not at all."""
     part = path.with_name(f"{path.name}.part")
     try:
         with open(part, "w", encoding="utf-8", newline="\n") as file:
@@ -170,9 +170,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 class ModelFolder:
-    """The model as others read it, in process 0: it also speaks for an unfinished run.
+    """The model in process 0 as others read it; it also speaks for an unfinished run.
 
-    All processes call `write`; of a model that is sharded, each holds a part.
+    All processes call `write`, because each holds a part of a sharded model.
     """
 
     def __init__(self, path: Path, config, tokenizer, *, half: bool) -> None:
@@ -182,7 +182,7 @@ class ModelFolder:
             self.twin = GPT(config, generator=torch.Generator()).eval()
 
     def write(self, model: nn.Module, path: Path | None = None) -> None:
-        """config.json, model.safetensors, tokenizer.json, in `path` or the folder."""
+        """Write config.json, the weights and tokenizer.json to `path` or the folder."""
         weights = self._weights(model)
         on_first(lambda: self._write(weights, path or self.path))
 
@@ -208,12 +208,12 @@ class ModelFolder:
             self.twin.float()
 
 
-# What may change when a run goes on: it follows --steps, or changes only rounding.
+# What may change when a run resumes: it follows --steps or changes only rounding.
 MAY_CHANGE = ("warmup_steps", "accumulation_steps", "compile")
 
 
 def check_run(saved: dict, state: TrainState, path: Path) -> None:
-    """ValueError unless `saved` is an earlier part of this run."""
+    """ValueError unless `saved` is from an earlier part of this run."""
     extra, now = saved["extra"], {n: getattr(state.config, n) for n in MAY_CHANGE}
     if "run" in extra:
         extra = extra | {"run": extra["run"] | now}
@@ -221,9 +221,9 @@ def check_run(saved: dict, state: TrainState, path: Path) -> None:
 
 
 class RunFolder(CheckpointFolder):
-    """Checkpoints, and the model folder as it is at each of them.
+    """Checkpoints, and the model folder, which is written at each of them.
 
-    begun: called once with the state, when it is known at which step the run begins.
+    begun: called once with the state, as soon as the first step of the run is known.
     """
 
     def __init__(self, path: Path, models: ModelFolder, begun: Callable) -> None:
@@ -268,7 +268,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def shard(model: GPT, device: torch.device) -> None:
-    """Share out the weights over all processes (FSDP2): block by block, then the rest.
+    """Divide the weights among all processes (FSDP2), block by block, then the rest.
 
     The tied table is one parameter of the last group, and stays one.
     """
@@ -283,7 +283,7 @@ def shard(model: GPT, device: torch.device) -> None:
 
 
 class _Nothing(nn.Module):
-    """A model without weights: the tensors of a sharded run are kept elsewhere."""
+    """A model without weights, because a sharded run keeps its tensors elsewhere."""
 
     def __init__(self, config) -> None:
         super().__init__()
@@ -294,11 +294,11 @@ class _Nothing(nn.Module):
 
 
 class ShardedFolder(RunFolder):
-    """Checkpoints of a sharded run: each process writes its part (PyTorch's DCP).
+    """Checkpoints of a sharded run; each process writes its part (PyTorch's DCP).
 
-    A folder for each, and latest.json, which names the last whole one and the one
-    before it. All processes must see the folder; their number may change. Unlike
-    train's own, such a checkpoint holds pickles: read none from a stranger.
+    There is a folder for each, and latest.json names the last whole one and the one
+    before it. All processes must see the folder, and their number may change. Unlike
+    train's own, such a checkpoint holds pickles, so read none from a stranger.
     """
 
     def save(self, state: TrainState) -> None:
@@ -316,7 +316,7 @@ class ShardedFolder(RunFolder):
         (self.path / name).mkdir(parents=True)
 
     def _finish(self, name: str, state: TrainState, extra: dict) -> None:
-        """Add what is not in the weights, then name the new one; drop the oldest."""
+        """Add what is not in the weights, name the new checkpoint, drop the oldest."""
         rest = _Nothing(state.model.config)
         save_checkpoint(self.path / name, rest, rest, state.step, **extra)
         names = [name, *(n for n in self._names() if n != name)][:2]
@@ -326,7 +326,7 @@ class ShardedFolder(RunFolder):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _names(self) -> list[str]:
-        """The last whole checkpoint and the one before it, as far as there are any."""
+        """The last whole checkpoint and the one before it, if there are any."""
         latest = self.path / "latest.json"
         return json.loads(latest.read_text("utf-8")) if latest.exists() else []
 
@@ -347,7 +347,7 @@ class ShardedFolder(RunFolder):
         return state.step
 
     def _fill(self, state: TrainState, place: Path) -> dict:
-        """OSError for a checkpoint that is damaged, ValueError for another run's."""
+        """OSError for a damaged checkpoint, ValueError for one of another run."""
         from torch.distributed import checkpoint as dcp
         from torch.distributed.checkpoint.state_dict import set_state_dict
 
@@ -370,7 +370,7 @@ def _tensors(state: TrainState) -> dict:
 
 
 def _checked(work: Callable, *args, **kwargs):
-    """work(...), its many kinds of errors about files as OSError, in one line."""
+    """Run work(...), and turn its many kinds of errors about files into OSError."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
@@ -388,7 +388,7 @@ def _checked(work: Callable, *args, **kwargs):
 
 # Peaks of dense products in Tflop/s, (bf16 with fp32 sums, fp32), from NVIDIA's data
 # sheets (A100, H100, H200, L4, L40S) and white papers (GA102, AD102). A name must
-# contain all words. Where bf16 is quoted "with sparsity", this is the half of it.
+# contain all words. Where bf16 is quoted "with sparsity", this is half of that.
 PEAKS = {
     "A100": (312.0, 19.5),
     "H100 PCIe": (756.0, 51.0),
@@ -402,7 +402,7 @@ PEAKS = {
 
 
 def peak(device: torch.device, precision: str) -> tuple[float, str]:
-    """Flops per second that the device can do at most, and how we know."""
+    """The device's peak in flops per second, and how we know it."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for known, (bf16, fp32) in PEAKS.items():
@@ -413,7 +413,7 @@ def peak(device: torch.device, precision: str) -> tuple[float, str]:
 
 @torch.no_grad()
 def measured_peak(device: torch.device, precision: str, size: int = 1024) -> float:
-    """Flops per second of the fastest of some matrix products, size^3 each."""
+    """Flops per second of the fastest of several matrix products, size^3 each."""
     layers = nn.Sequential(nn.Linear(size, size, bias=False)).to(device)
     x, times = torch.ones(size, size, device=device), []
     for kind in ("PyTorch's own", "oneDNN's"):
@@ -438,7 +438,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The rows of a log; a last line that was cut off in the middle does not count."""
+    """The rows of a log, without a last line that was cut off in the middle."""
     if not path.exists():
         return []
     rows = []
@@ -451,7 +451,7 @@ def read_log(path: Path) -> list[dict]:
 
 
 def rows_until(rows: list[dict], step: int) -> list[dict]:
-    """The rows that a run which goes on after `step` steps will not write again."""
+    """The rows that a run resumed after `step` steps will not write again."""
     kept = []
     for row in rows:
         again = row["step"] >= step if "val_loss" in row else row["step"] > step
@@ -461,15 +461,15 @@ def rows_until(rows: list[dict], step: int) -> list[dict]:
 
 
 def only_finite(row: dict) -> dict:
-    """JSON has no nan and no infinity: null instead."""
+    """JSON has no NaN and no infinity, so null replaces them."""
     bad = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
     return row | dict.fromkeys(bad)
 
 
 class Watch:
-    """Shows a run, and writes its log: `train`'s report, in process 0.
+    """Shows a run and writes its log; it is `train`'s report, in process 0.
 
-    tokens: of a step; flops: of a token's training; peak: of all devices together.
+    tokens: per step; flops: to train on one token; peak: of all devices together.
     speak: () -> a sample of text; events: a TensorBoard writer, or None.
     """
 
@@ -482,7 +482,7 @@ class Watch:
         self.bar = self.file = None
 
     def begin(self, first: int, steps: int, about: dict) -> None:
-        """Go on with the log after `first` steps; a new one begins with `about`."""
+        """Continue the log after `first` steps; a new log begins with `about`."""
         rows = rows_until(read_log(self.log), first) if first else []
         rows = [{"step": 0} | about, *(row for row in rows if "corpus" not in row)]
         write_whole(self.log, "".join(json.dumps(row) + "\n" for row in rows))
@@ -494,7 +494,7 @@ class Watch:
         self.begun = self.mark = time.monotonic()
 
     def resume_clock(self) -> None:
-        """What lies between the steps, as a save, does not count as their time."""
+        """Time between steps, such as that of a save, does not count as theirs."""
         self.mark = time.monotonic()
 
     def __call__(self, row: dict) -> None:

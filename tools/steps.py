@@ -1,7 +1,7 @@
-"""What one training step costs: against nanoGPT's, and rung by rung.
+"""What one training step costs, compared with nanoGPT's, and rung by rung.
 
-Contenders take turns in one process, so that a busy moment hits them all; the first
-round is not counted.
+Contenders take turns in one process, so a busy moment hits them all. The first round
+does not count.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Size:
-    """An architecture, the windows of a step, and the steps of a turn."""
+    """An architecture, the windows per step, and the steps per turn."""
 
     model: GPTConfig
     batch: int
@@ -64,7 +64,7 @@ SIZES = {
 def take_turns(
     contenders: dict[str, Callable[[], object]], rounds: int, turn: int
 ) -> dict[str, list[float]]:
-    """Seconds per step of each contender, one entry for each of `rounds` rounds."""
+    """Seconds per step of each contender, one entry per round."""
     took = {name: [] for name in contenders}
     for _ in range(rounds + 1):
         for name, step in contenders.items():
@@ -76,7 +76,7 @@ def take_turns(
 
 
 def our_step(size: Size, batch: Batch, precision: str, compiled: bool) -> Callable:
-    """A step as `train` makes it: its loop's model, optimizer and training_step."""
+    """A step as `train` makes it, with its model, optimizer and training_step."""
     config = TrainConfig(batch_size=size.batch, precision=precision, compile=compiled)
     model = size.new_model()
     groups = parameter_groups(model, config.weight_decay)
@@ -99,7 +99,7 @@ def load_nanogpt(path: str | None):
 
 
 def nanogpt_model(size: Size, nanogpt):
-    """nanoGPT's model of the same shape, without what it prints."""
+    """nanoGPT's model of the same shape, without its printed lines."""
     c = size.model
     with contextlib.redirect_stdout(io.StringIO()):
         return nanogpt.GPT(nanogpt.GPTConfig(
@@ -109,7 +109,7 @@ def nanogpt_model(size: Size, nanogpt):
 
 
 def nanogpt_step(size: Size, batch: Batch, nanogpt) -> Callable:
-    """The body of the loop in nanoGPT's train.py, with its model and optimizer."""
+    """The body of the loop of nanoGPT's train.py, with its model and optimizer."""
     model = nanogpt_model(size, nanogpt)
     with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
@@ -138,7 +138,7 @@ def variants(precision: str, compiled: bool) -> dict[str, tuple[str, bool]]:
 
 
 def bench_step(args) -> None:
-    """One training step of ours and of nanoGPT's: the same shape, batch and machine."""
+    """Compare a training step of ours with nanoGPT's: same shape, batch and machine."""
     nanogpt, lines = load_nanogpt(args.nanogpt), []
     if args.compile and not can_compile():
         raise ValueError("--compile: torch.compile finds no compiler here")
@@ -161,7 +161,7 @@ def bench_step(args) -> None:
 def ratios(
     took: dict[str, list[float]], name: str, over: str = "nanoGPT"
 ) -> list[float]:
-    """Tokens/s of `name` over those of `over`, round by round, in order of size."""
+    """Speed of `name` over that of `over`, round by round, sorted."""
     return sorted(b / a for a, b in zip(took[name], took[over], strict=True))
 
 
@@ -178,7 +178,7 @@ def show(title: str, size: Size, took: dict[str, list[float]]) -> None:
 
 
 def kind() -> str:
-    """What the figures depend on."""
+    """What the results depend on."""
     name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{name} ({capability}), PyTorch {torch.__version__}"
@@ -188,12 +188,12 @@ def can_compile() -> bool:
     """Whether torch.compile finds a compiler here."""
     try:
         return bool(torch.compile(lambda x: x * 2 + 1)(torch.ones(8))[0] == 3)
-    except Exception:  # whatever the compiler's chain says
+    except Exception:  # whatever the compilers report
         return False
 
 
 def plain_adamw(params: list[Tensor], state: dict, lr: float, decay: float) -> None:
-    """AdamW as chapter 6 first writes it, tensor by tensor."""
+    """AdamW as chapter 6 first writes it, one tensor at a time."""
     with torch.no_grad():
         for p in params:
             kept = state.setdefault(p, [0, torch.zeros_like(p), torch.zeros_like(p)])
@@ -207,7 +207,7 @@ def plain_adamw(params: list[Tensor], state: dict, lr: float, decay: float) -> N
 
 
 def plain_step(model: GPT, state: dict, batch: Batch) -> float:
-    """A step that looks at every number: ids, loss and the gradient's length."""
+    """A step that checks every number: ids, loss and the gradient's length."""
     x, y = batch
     V = model.config.vocab_size
     if not 0 <= x.min().item() <= x.max().item() < V:
@@ -231,7 +231,7 @@ def plain_rung(size: Size, batch: Batch, *, fused_attention: bool) -> Callable:
 def rung(
     size: Size, batch: Batch, *, own: bool = False, onednn: bool = False
 ) -> Callable:
-    """training_step in fp32, uncompiled: with our AdamW or PyTorch's fused one."""
+    """training_step in fp32, uncompiled, with our AdamW or PyTorch's fused one."""
     model, config = size.new_model(), TrainConfig(batch_size=size.batch)
     groups = parameter_groups(model, config.weight_decay)
     if own:
@@ -244,7 +244,7 @@ def rung(
 
 
 def rungs(size: Size, batch: Batch, *, compiled: bool) -> dict[str, Callable]:
-    """Name -> one step; each keeps what the one before it has, unless it says so."""
+    """Name -> one step; each keeps the changes before it, unless its name says no."""
     made = {
         "as first written": plain_rung(size, batch, fused_attention=False),
         "fused attention": plain_rung(size, batch, fused_attention=True),
@@ -260,7 +260,7 @@ def rungs(size: Size, batch: Batch, *, compiled: bool) -> dict[str, Callable]:
 
 
 def bench_ladder(args) -> None:
-    """From the plain loop to the last rung; also as data/studies/ladder.csv."""
+    """Measure all rungs from the plain loop on; write data/studies/ladder.csv."""
     nanogpt = load_nanogpt(args.nanogpt) if args.nanogpt else None
     compiled, rows, lines = can_compile(), [], []
     print(f"{torch.get_num_threads()} threads, {kind()}"

@@ -8,9 +8,10 @@
     python tools/study.py ablation       # the recipe without one thing each
     python tools/study.py times          # seconds per step; on an idle machine
 
-Each run uses one thread, so that several may run beside each other; only `times` reads
-the clock, with two threads. A study that was stopped goes on: rows that are in its CSV
-are not run again. Rates are chosen on other held-out tales than those that judge.
+Each run uses one thread, so several may run side by side. Only `times` reads the clock,
+with two threads. A study that was stopped resumes, because rows that are in its CSV are
+not run again. Learning rates are chosen on one part of the held-out tales and judged on
+another.
 """
 
 import argparse
@@ -47,7 +48,7 @@ BUDGETS = (250_000, 1_000_000, 4_000_000)  # tokens
 
 
 class RecurrentModel(nn.Module):
-    """Embedding, a recurrent layer of PyTorch's, output layer: ids (B, T) -> logits."""
+    """Embedding, PyTorch's recurrent layer, output layer: ids (B, T) -> logits."""
 
     def __init__(self, layer: type[nn.Module], width: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class RecurrentModel(nn.Module):
 def gpt(
     d_model: int, n_layers: int, n_heads: int, seed: int, *, by_width: bool = True
 ) -> GPT:
-    """A GPT whose matrices start by width: GPT-2's 0.02 at 768, more below."""
+    """A GPT with initialization by width: GPT-2's 0.02 at 768, more below."""
     config = GPTConfig(VOCAB, CONTEXT, d_model, n_layers, n_heads, bias=False)
     model = GPT(config, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -93,7 +94,7 @@ def recipe_gpt(seed: int, *, zero: bool = True, **fields) -> GPT:
 
 
 def new_model(name: str, seed: int) -> nn.Module:
-    """Four models with about a million weights each."""
+    """One of four models, each with about a million weights."""
     torch.manual_seed(seed)
     if name == "GPT":
         return gpt(128, 4, 4, seed)
@@ -184,7 +185,7 @@ RATES = {
 
 
 def study_rates(text: Text) -> None:
-    """Four rates for each model at the two smaller budgets, judged on `choose`."""
+    """Try the rates of each model at the two smaller budgets, judged on `choose`."""
     table = Table("rates", ["model", "tokens", "rate", "seed"], ["bits_choose"])
     for tokens, name in itertools.product(BUDGETS[:2], RATES):
         for rate in RATES[name]:
@@ -196,7 +197,7 @@ def study_rates(text: Text) -> None:
 
 
 def best_rate(name: str, tokens: int) -> float:
-    """The best of study_rates at this budget, or at the largest that it tried."""
+    """The best rate of study_rates at this budget, or at the largest that it tried."""
     rows = [r for r in Table("rates", [], []).read() if r["model"] == name]
     tried = min(tokens, BUDGETS[1])
     rows = [r for r in rows if int(r["tokens"]) == tried]
@@ -206,7 +207,7 @@ def best_rate(name: str, tokens: int) -> float:
 def study_compare(
     text: Text, budgets: list[int], seeds: list[int], models: list[str]
 ) -> None:
-    """Each model, budget and seed."""
+    """Run each model, budget and seed."""
     table = Table("compare", ["model", "tokens", "seed"], ["rate", "weights", "bits"])
     for tokens, seed, name in itertools.product(budgets, seeds, models):
         if not table.has(name, tokens, seed):
@@ -224,7 +225,7 @@ COMPUTE = {5e11: SIZES, 2e12: SIZES[1:], 8e12: SIZES[2:]}  # operations: sizes
 
 
 def study_scaling(text: Text, seeds: list[int]) -> None:
-    """Five to seven sizes at each of three budgets; the rate falls with the width."""
+    """Run five to seven sizes at each of three budgets; rates fall with the width."""
     keys = ["d_model", "n_layers", "compute", "seed"]
     table = Table("scaling", keys, ["weights", "tokens", "rate", "bits"])
     runs = [(c, size) for c, sizes in COMPUTE.items() for size in sizes]
@@ -240,7 +241,7 @@ def study_scaling(text: Text, seeds: list[int]) -> None:
 
 
 def study_sweep(text: Text) -> None:
-    """Learning rate and batch size at 500,000 tokens."""
+    """Run learning rates and batch sizes at 500,000 tokens."""
     table = Table("sweep", ["batch", "rate", "seed"], ["bits"])
     rates = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
     for batch, rate in itertools.product((4, 16, 64), rates):
@@ -274,7 +275,7 @@ REASONS = {  # name: what is different from the first
 
 
 def study_reasons(text: Text) -> None:
-    """A small GPT for 300 steps of 16 windows of 64 tokens, three seeds."""
+    """Run a small GPT for 300 steps of 16 windows of 64 tokens, with three seeds."""
     table = Table("reasons", ["change", "seed"], ["bits", "longest_gradient"])
     damaged = text.train.copy()
     draw = np.random.default_rng(0)
@@ -316,7 +317,7 @@ OF_THE_RUN = ("muon", "rate", "decay", "scale", "batch")
 
 
 def study_ablation(text: Text, seeds: list[int]) -> None:
-    """The recipe without one thing each, 400,000 tokens."""
+    """Run the recipe, each time with one thing changed, on 400,000 tokens."""
     table = Table("ablation", ["change", "seed"], ["bits"])
     for seed, (name, change) in itertools.product(seeds, ABLATION.items()):
         if table.has(name, seed):
@@ -330,7 +331,7 @@ def study_ablation(text: Text, seeds: list[int]) -> None:
 
 
 def study_times(text: Text) -> None:
-    """Milliseconds per step of 16 windows of 128 tokens, two threads, median of 15."""
+    """Time a step of 16 windows of 128 tokens on two threads, median of 15."""
     torch.set_num_threads(2)
     table = Table("times", ["model"], ["milliseconds"])
     for name in RATES:

@@ -1,13 +1,13 @@
-"""The runs behind the comparisons of chapters 3 and 5; each writes to data/studies/.
+"""Make the runs behind the comparisons of chapters 3 and 5, for data/studies/.
 
-    python tools/study_parts.py positions   # five ways to say where a token stands
-    python tools/study_parts.py blocks      # shortcuts and norms, taken away or moved
+    python tools/study_parts.py positions   # five ways to encode positions
+    python tools/study_parts.py blocks      # shortcuts and norms, removed or moved
     python tools/study_parts.py modern      # what came after GPT-2, one by one
 
-Every contender has its own learning rate: with seed 0 rates a factor of 2 apart are
-tried until the best is no longer at an edge, judged on the tales of `choose`; then it
-runs with the seeds 1, 2 and 3, judged on other held-out tales. One thread each, so that
-several studies may run beside each other. A study that was stopped goes on.
+Every contender gets its own learning rate. Rates a factor of 2 apart are tried with
+seed 0 until the best is no longer at an edge, judged on the tales of `choose`. Then the
+contender runs with seeds 1, 2 and 3 and is judged on other held-out tales. A study uses
+one thread, so several may run side by side. A study that was stopped resumes.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SEEDS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Contender:
-    """build(seed): a model as it starts. learn(model, rate, seed): trains it. judge(
+    """build(seed): an untrained model. learn(model, rate, seed): trains it. judge(
     model, part): loss on the held-out tales of `part`, "choose" or "judge"."""
 
     build: Callable[[int], GPT]
@@ -51,7 +51,7 @@ class Contender:
         return model
 
     def loss(self, rate: float, seed: int, part: str) -> float:
-        """After a run; infinite if the run diverged, which `train` refuses to go on."""
+        """The loss after a run; infinite if `train` stopped, as the run diverged."""
         try:
             return self.judge(self.run(rate, seed), part)
         except ValueError as error:
@@ -60,7 +60,7 @@ class Contender:
             return math.inf
 
     def tuned(self, start: float) -> dict[float, float]:
-        """Rate -> loss with seed 0, from `start` on until the best is at no edge."""
+        """Rate -> loss with seed 0; tries rates until the best is not at an edge."""
         tried, todo = {}, [start, start / 2, start * 2]
         while todo:
             rate = todo.pop(0)
@@ -72,7 +72,7 @@ class Contender:
 
 
 def by_width(model: GPT) -> GPT:
-    """Matrices and tables from 0.02, which is for width 768, to what this one needs."""
+    """Scale the initialization 0.02, which is for width 768, to the model's width."""
     with torch.no_grad():
         for p in model.parameters():
             p.mul_((768 / model.config.d_model) ** 0.5 if p.ndim == 2 else 1.0)
@@ -80,7 +80,7 @@ def by_width(model: GPT) -> GPT:
 
 
 def learner(tokens: np.ndarray, *, steps: int, batch: int, context: int) -> Callable:
-    """AdamW, a warm-up over a twentieth of the steps, cosine to a tenth of the rate."""
+    """AdamW, warm-up over a twentieth of the steps, cosine to a tenth of the rate."""
 
     def learn(model: GPT, rate: float, seed: int) -> None:
         config = TrainConfig(
@@ -93,7 +93,7 @@ def learner(tokens: np.ndarray, *, steps: int, batch: int, context: int) -> Call
 
 
 def compete(table: Table, name: str, contender: Contender, start: float) -> None:
-    """Rows with tuning 1 for the rates tried, then one for each seed at the best."""
+    """Add a row with tuning 1 per rate tried, then one per seed at the best rate."""
     mine = [r for r in table.rows if r[table.keys[0]] == name and r["tuning"] == "1"]
     tried = {float(r["rate"]): float(r[table.columns[-1]]) for r in mine}
     n = sum(p.numel() for p in contender.build(0).parameters())
@@ -125,12 +125,12 @@ class AlibiAttention(CausalSelfAttention):
 
 
 KINDS = ("learned", "sinusoidal", "rotary", "alibi", "none")
-SHORT, LONG = 64, 256  # positions trained on, and asked about
+SHORT, LONG = 64, 256  # positions in training, and in evaluation
 GROUPS = ((0, 15), (16, 31), (32, 63), (64, 95), (96, 127), (128, 191), (192, 255))
 
 
 def positions_model(kind: str, seed: int) -> GPT:
-    """Three blocks of width 96; learned positions beyond SHORT stay as drawn."""
+    """Three blocks of width 96; learned positions beyond SHORT stay untrained."""
     positions = "none" if kind == "alibi" else kind
     config = GPTConfig(VOCAB, LONG, 96, 3, 4, bias=False, positions=positions)
     model = by_width(GPT(config, generator=torch.Generator().manual_seed(seed)))
@@ -146,7 +146,7 @@ def losses_by_position(model: GPT, tokens: np.ndarray) -> Tensor:
     """Mean nats per token at each position of windows of LONG tokens: (LONG,)."""
     model.eval()
     x, y = windows(tokens, LONG)  # (N, LONG) each
-    whole = (y >= 0).all(1)  # the last window may be filled up
+    whole = (y >= 0).all(1)  # the last window may be padded
     x, y = x[whole], y[whole]
     losses = []
     for ids, targets in zip(x.split(16), y.split(16)):
@@ -213,7 +213,7 @@ def arranged_model(kind: str, vocab_size: int, seed: int) -> GPT:
         other.load_state_dict(block.state_dict())
         model.blocks[i] = other
     if kind == "post-norm":
-        model.norm = nn.Identity()  # its last block ends with a norm already
+        model.norm = nn.Identity()  # its last block already ends with a norm
     return by_width(model)
 
 
@@ -237,7 +237,7 @@ def study_blocks() -> None:
 
 
 SWIGLU = {"mlp": "swiglu", "d_mlp": 256}  # 3 matrices of 256 are 2 of 384
-CHANGES = {  # d_mlp: so much that the model keeps as many weights
+CHANGES = {  # d_mlp: chosen to keep the number of weights
     "GPT-2": {},
     "RMSNorm": {"norm": "rms"},
     "SwiGLU": SWIGLU,

@@ -1,10 +1,10 @@
-"""Keep in the chapters only what does not change from run to run.
+"""Keep only what does not change from run to run in the chapters.
 
-Outputs, tags and cell ids stay; execution counts become 1..n; time stamps, kernel names
-and editor state go, and from tracebacks the frames in files, with their paths;
-neighbouring pieces of one output stream are joined, and of a progress bar only its last
-state stays. With --check nothing is written, and the exit status is 1 if a chapter is
-not tidy.
+Outputs, tags and cell ids stay, and execution counts become 1..n. Time stamps, kernel
+names and editor state go, and tracebacks lose the frames in files, with their paths.
+Adjacent pieces of one output stream are joined, and only the last state of a progress
+bar stays. With --check nothing is written, and the exit status is 1 if a chapter is not
+tidy.
 """
 
 import argparse
@@ -19,7 +19,7 @@ METADATA = {
     "kernelspec": {
         "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3",
     },
-    "language_info": {  # what JupyterLab writes: opening a chapter changes nothing
+    "language_info": {  # as JupyterLab writes it, so opening a chapter changes nothing
         "codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py",
         "mimetype": "text/x-python", "name": "python", "nbconvert_exporter": "python",
         "pygments_lexer": "ipython3", "version": "3.11.7",
@@ -28,7 +28,7 @@ METADATA = {
 
 
 def in_file(frame: str) -> bool:
-    """Is this part of a traceback about a file, not about a cell of the notebook?"""
+    """Whether this part of a traceback is about a file, not a cell of the notebook."""
     return re.sub(r"\x1b\[[\d;]*m", "", frame).startswith("File ")
 
 
@@ -59,7 +59,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
                 output.metadata = nbformat.from_dict({})
             outputs.append(output)
         for output in outputs:
-            if output.output_type == "stream":  # "\r" goes back to the line's beginning
+            if output.output_type == "stream":  # "\r" returns to the line's start
                 output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
         cell.outputs = outputs
 

@@ -1,13 +1,14 @@
-"""Train the model of data/tale-gpt: chapter 6's recipe in GPT-2's shape, for hours.
+"""Train the model of data/tale-gpt for an hour: chapter 6's recipe in GPT-2's shape.
 
     python tools/train_tale_gpt.py --out data/runs/tale-gpt
 
-GPT-2's blocks, so that every program that reads a GPT-2 reads it; from chapter 6 Muon,
-outputs that start at zero, averaged weights, bfloat16 where the processor has it. Each
-pass reads the documents in another order, cut into windows elsewhere. The first seven
-tenths of the steps learn from all three texts, the rest from the tales alone. A tenth
-of the tales is held out, as in chapter 6; of the averaged weights those are kept that
-predict it best. Killed, the same command goes on from its last checkpoint.
+The model has GPT-2's blocks, so every program that reads a GPT-2 can read it. From
+chapter 6 come Muon, outputs that start at zero, averaged weights, and bfloat16 where
+the processor has it. Each pass reads the documents in a new order, cut into windows at
+other positions. The first seven tenths of the steps learn from all three texts, the
+rest from the tales alone. A tenth of the tales is held out, as in chapter 6, and the
+averaged weights that predict it best are kept. If the run is killed, the same command
+resumes it from its last checkpoint.
 """
 
 import argparse
@@ -51,10 +52,10 @@ END = "<|endoftext|>"
 SIZES = {"context_length": 256, "d_model": 160, "n_layers": 8, "n_heads": 5}
 VOCAB, BATCH, DROPOUT = 2048, 16, 0.1
 RATE, MUON_RATE, DECAY = 0.004, 0.03, 0.2  # decay of the matrices that Muon moves
-WARMUP = 0.02  # share of the steps; after it the rates fall in a line to 0
+WARMUP = 0.02  # share of the steps; after it the rates fall linearly to 0
 KEEP = 0.995  # of the average of the weights, at each step
 ALL_TEXTS = 0.7  # share of the steps that learn from all three texts
-EVERY = 250  # steps between two looks at the held-out tales, and two checkpoints
+EVERY = 250  # steps from one evaluation and checkpoint to the next
 
 
 def documents_of(name: str) -> list[str]:
@@ -62,13 +63,13 @@ def documents_of(name: str) -> list[str]:
 
 
 def held_out_split(seed: int = 1) -> tuple[list[str], list[str]]:
-    """The tales to learn from, and a tenth that is held out: chapter 6's split."""
+    """The tales to learn from, and the tenth that chapter 6 holds out."""
     draw = torch.Generator().manual_seed(seed)
     return train_val_split(documents_of("tales.txt"), 0.1, generator=draw)
 
 
 def initialize(model: GPT) -> None:
-    """What reads the residual stream starts by width, what writes to it at 0."""
+    """What reads the residual stream starts by width; what writes to it, at 0."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith(("qkv.weight", "up.weight")):
@@ -78,7 +79,7 @@ def initialize(model: GPT) -> None:
 
 
 def passes(parts: list[list], seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One batch a step. parts: the documents' ids, of the tales and of other texts."""
+    """One batch per step. parts: ids by document, of the tales and of other texts."""
     made = 0
     for number in itertools.count():
         draw = torch.Generator().manual_seed(1000 * seed + number)
@@ -95,12 +96,12 @@ def passes(parts: list[list], seed: int, steps: int) -> Iterator[tuple[Tensor, T
 
 
 def rate_at(done: float) -> float:
-    """Share of the highest rate: up over WARMUP, then down in a line."""
+    """Share of the highest rate: up over WARMUP, then linearly down."""
     return min((done + 0.001) / WARMUP, (1 - done) / (1 - WARMUP))
 
 
 class Training:
-    """A model, the running average of its weights, and the way on from any step."""
+    """A model, the running average of its weights, and how to resume at any step."""
 
     def __init__(self, steps: int, seed: int, tokenizer: BPETokenizer) -> None:
         self.steps, self.seed, self.step = steps, seed, 0
@@ -142,7 +143,7 @@ class Training:
         save_checkpoint(where, self.model, self.optimizer, self.step, **kept)
 
     def go_on(self, folder: Path) -> float:
-        """The best value so far, after the state of a checkpoint, if there is one."""
+        """Load the state of a checkpoint, if there is one; the best value so far."""
         if not has_checkpoint(folder / "checkpoint"):
             return math.inf
         saved = read_checkpoint(folder / "checkpoint")
@@ -196,7 +197,7 @@ def run(out: Path, steps: int, seed: int) -> None:
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--out", type=Path, required=True, help="the folder to write")
-    p.add_argument("--steps", type=int, default=8_000, help="of 4,096 tokens")
+    p.add_argument("--steps", type=int, default=8_000, help="of 4,096 tokens each")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
     if args.steps < 1:

@@ -28,7 +28,7 @@ def top_k(probs, k):
     threshold = probs.topk(min(k, probs.shape[-1])).values[..., -1:]
     return probs.masked_fill(probs < threshold, -torch.inf).softmax(-1)
 """,
-        # only the k numbers, without their places
+        # only the k numbers, without their positions
         """
 def top_k(probs, k):
     best = probs.topk(min(k, probs.shape[-1])).values

@@ -1,7 +1,7 @@
-"""The course's recipe: what chapter 6 found, in the parts that the course built.
+"""The course's recipe: what chapter 6 found, made of the parts that the course built.
 
-Byte pairs, rotary positions, QK-norm, ReLU squared, outputs that start at zero, Muon,
-every window of the text once per pass, averaged weights, and bfloat16 where the
+It has byte pairs, rotary positions, QK-norm, squared ReLU, outputs that start at zero,
+Muon, every window of the text once per pass, averaged weights, and bfloat16 where the
 processor has it. See tools/race.py for what a recipe is; to make your own, copy this
 file and change it.
 """
@@ -23,7 +23,7 @@ from solutions.text_data import windows
 
 VOCAB, CONTEXT, BATCH = 697, 96, 32
 RATE, MUON_RATE, DECAY = 0.008, 0.05, 0.2  # decay of the matrices that Muon moves
-WARMUP = 0.04  # share of the time; after it the rates fall in a line to 0
+WARMUP = 0.04  # share of the time; after it the rates fall linearly to 0
 KEEP = 0.98  # of the average of the weights, at each step
 
 
@@ -42,7 +42,7 @@ def build(text: str, seed: int) -> tuple[BPETokenizer, GPT]:
 
 @torch.no_grad()
 def initialize(model: GPT) -> None:
-    """What reads the residual stream starts by width, what writes to it at 0."""
+    """What reads the residual stream starts by width; what writes to it, at 0."""
     for name, p in model.named_parameters():
         if name.endswith(("qkv.weight", "up.weight")):
             p.mul_(0.5 * p.shape[1] ** -0.5 / 0.02)
@@ -54,7 +54,7 @@ def initialize(model: GPT) -> None:
 
 
 def shuffled(tokens, draw: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of windows: the text in random order, cut elsewhere in each pass."""
+    """Batches of windows in random order, cut at other positions in each pass."""
     while True:
         start = int(torch.randint(CONTEXT, (1,), generator=draw))
         x, y = windows(tokens[start:], CONTEXT)
@@ -64,7 +64,7 @@ def shuffled(tokens, draw: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def make_step(model: GPT, tokens, seed: int) -> Callable[[float], Tensor]:
-    """`model` becomes the running average of the weights of a twin that is trained."""
+    """Train a twin; `model` becomes the running average of the twin's weights."""
     twin = copy.deepcopy(model)
     half = torch.cpu.get_capabilities().get("avx512_bf16", False)
     if not half:

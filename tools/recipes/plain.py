@@ -1,8 +1,8 @@
-"""The public recipe for a tiny GPT on a CPU, nanoGPT's: others are compared to it.
+"""nanoGPT's public recipe for a tiny GPT on a CPU, with which others are compared.
 
-Characters, 4 layers of width 128, windows of 64 drawn at random, AdamW with a warm-up
-and a cosine; 2,000 steps are its length. In PyTorch's own functions, as slow or fast as
-there. See tools/race.py for what a recipe is.
+It has characters, 4 layers of width 128, windows of 64 drawn at random, and AdamW with
+a warm-up and a cosine; it is 2,000 steps long. It uses PyTorch's own functions, with
+their speed. See tools/race.py for what a recipe is.
 """
 
 import solutions  # noqa: F401  before torch, so that its idle threads sleep
