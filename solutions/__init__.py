@@ -7,9 +7,20 @@ Imported before torch, the package sets how torch's threads wait for each other.
 default they spin for milliseconds, and where other programs run as well, that makes
 everything slow; asleep at once, a small model trains a third slower. A thousand turns,
 some microseconds, are as fast as spinning, and leave the processor to others.
+
+With COURSE_PACKAGE=mine in the environment, the modules are those of the folder `mine`,
+a learner's own (tools/learner.py of the course).
 """
 
 import os
+import runpy
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # both are read once, when torch
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # is loaded
+
+if "COURSE_PACKAGE" in os.environ:
+    _tool = Path(__file__).resolve().parent.parent / "tools" / "learner.py"
+    runpy.run_path(str(_tool))["use"](
+        os.environ["COURSE_PACKAGE"], os.environ.get("COURSE_TESTED", "")
+    )

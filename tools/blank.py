@@ -1,53 +1,112 @@
-"""Make a copy of a chapter to write the code yourself.
+"""Make an empty copy of the library, or of a chapter, to write the code yourself.
 
-    python tools/blank.py chapters/04_attention.ipynb my_attention.ipynb
+    python tools/blank.py mine                     # the library: a package without bodies
+    pytest tests --package mine                    # what of it is right, wrong, to do
+    python tools/blank.py chapters/04_attention.ipynb chapters/my_attention.ipynb
 
-In the cells that belong to a module, every function keeps its signature and docstring
-and loses its body. The proofs around them stay, and when they pass, your code is right.
-Put the copy into chapters/, or start it there, so that it finds its files.
+Every function keeps its signature and its docstring and loses its body. The library's
+copy says what each constructor sets, and is tested by the tests that guard solutions/.
+In a chapter's copy the proofs around the functions stay, with the outputs to expect:
+when they pass, your code is right. Keep that copy in chapters/, beside its files.
 """
 
 import argparse
 import ast
+import shutil
 import sys
 from pathlib import Path
 
 import nbformat
+from learner import ROOT, own_body
+
+HOW = '''"""Your package: write the bodies, in any order.
+
+    pytest tests --package {name}
+
+says what is right, wrong and to do. tools/learner.py says how it is run.
+"""
+'''
+
+
+def attributes(node: ast.FunctionDef) -> list[str]:
+    """What a constructor puts on `self`, in order: "self.qkv", "self.out"."""
+    found = {}
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+            found.setdefault(ast.unparse(inner), inner.lineno)
+    return [name for name in sorted(found, key=found.get) if name.startswith("self.")]
+
+
+def stub(node: ast.FunctionDef, name: str) -> list[str]:
+    """The lines that stand in for the body of `node`."""
+    indent = " " * own_body(node)[0].col_offset
+    lines = [f"{indent}# Your turn."]
+    if node.name == "__init__" and attributes(node):
+        lines = [f"{indent}# Your turn. It sets:"]
+        lines += [f"{indent}#     {attribute}" for attribute in attributes(node)]
+    return [*lines, f'{indent}raise NotImplementedError("not written yet: {name}")']
 
 
 def blanked(source: str) -> str:
     """`source` with `raise NotImplementedError` for the body of every function."""
     lines = source.splitlines()
-    top = ast.parse(source).body
-    inside = [n for c in top if isinstance(c, ast.ClassDef) for n in c.body]
-    functions = [n for n in top + inside if isinstance(n, ast.FunctionDef)]
-    for node in sorted(functions, key=lambda n: n.lineno, reverse=True):
-        body = node.body[1:] if ast.get_docstring(node) else node.body
-        if body:
-            indent = " " * body[0].col_offset
-            lines[body[0].lineno - 1 : node.end_lineno] = [
-                f"{indent}raise NotImplementedError"
-            ]
-    return "\n".join(lines)
+    functions = []
+    for node in ast.parse(source).body:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        owner = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for one in inner:
+            if isinstance(one, ast.FunctionDef) and own_body(one):
+                functions.append((one, f"{owner}{one.name}"))
+    for node, name in reversed(functions):
+        start = own_body(node)[0].lineno - 1
+        if own_body(node) != node.body:  # comments below the docstring go as well
+            start = node.body[0].end_lineno
+        lines[start : node.end_lineno] = stub(node, name)
+    return "\n".join(lines) + ("\n" if source.endswith("\n") else "")
+
+
+def blank_package(folder: Path) -> None:
+    """Write the package; complete or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for path in sorted((ROOT / "solutions").glob("*.py")):
+        source = path.read_text("utf-8")
+        if path.stem == "__init__":
+            source = HOW.format(name=folder.name)
+        else:
+            source = blanked(source)
+        (part / path.name).write_text(source, "utf-8")
+    part.rename(folder)
+
+
+def blank_chapter(chapter: Path, copy: Path) -> None:
+    """Write a chapter's copy; outputs stay, so that one sees what to expect."""
+    notebook = nbformat.read(chapter, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.startswith("# solutions/"):
+            cell.source = blanked(cell.source)
+    nbformat.write(notebook, copy)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("chapter", type=Path)
-    parser.add_argument("copy", type=Path, help="the notebook to write")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="a new folder, or a chapter")
+    parser.add_argument("copy", type=Path, nargs="?", help="the notebook to write")
     args = parser.parse_args()
-    if args.copy.exists():
-        print(
-            f"blank: {args.copy} exists; your work is not overwritten", file=sys.stderr
-        )
+    target = args.copy or args.source
+    if args.copy is None and args.source.suffix == ".ipynb":
+        parser.error(f"copy: name the notebook to write from {args.source}")
+    if target.exists():
+        print(f"blank: {target} exists; your work is not overwritten", file=sys.stderr)
         return 2
-    notebook = nbformat.read(args.chapter, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-            if cell.source.startswith("# solutions/"):
-                cell.source = blanked(cell.source)
-    nbformat.write(notebook, args.copy)
+    if args.copy:
+        blank_chapter(args.source, args.copy)
+    else:
+        blank_package(args.source)
+        print(f"Wrote {args.source}. Try: pytest tests --package {args.source}")
     return 0
 
 

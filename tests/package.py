@@ -1,0 +1,160 @@
+"""`pytest tests --package mine`: the tests that guard solutions/, on your own package.
+
+Each file of tests runs in a process of its own, in which only the modules that it is
+about are entirely yours: what is still blank there is skipped, "not written yet". All
+other modules are yours as far as they are written (tools/learner.py).
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+import xml.etree.ElementTree as xml
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from learner import is_blank, to_write  # noqa: E402
+
+TESTS = {  # in the order of the chapters
+    "text_data": ["text_data"],
+    "bpe": ["pretokenization", "tokenizer_json", "bpe"],
+    "embeddings": ["embeddings"],
+    "attention": ["attention"],
+    "gpt": ["gpt"],
+    "pretraining": ["optimization", "linear", "checkpoint", "pretraining"],
+    "pretrained": ["pretrained"],
+    "decoding": ["decoding"],
+    "generation": ["generation"],
+}
+NOT_WRITTEN = re.compile(r"not written yet: ([\w.]+)")
+
+
+def add_option(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--package", metavar="FOLDER", help="test your own package, as from blank.py"
+    )
+
+
+def skip_if_not_written(error: Exception) -> None:
+    """pytest.skip for what a blank function raised, here or in another process."""
+    found = NOT_WRITTEN.search("".join(traceback.format_exception(error)))
+    if found:
+        pytest.skip(found[0])
+
+
+def run_tests(name: str, folder: Path, extra: list[str]) -> dict[str, list]:
+    """Outcome -> its tests, each as (fact, reason), of one file of tests."""
+    environment = os.environ | {
+        "COURSE_PACKAGE": str(folder), "COURSE_TESTED": ",".join(TESTS[name]),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.xml"
+        command = [sys.executable, "-m", "pytest", f"tests/test_{name}.py", "-q"]
+        command += ["-o", "addopts=", "--tb=short", f"--junitxml={report}", *extra]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        if not report.exists():
+            return {"wrong": [(f"test_{name}.py", done.stdout + done.stderr)]}
+        return outcomes(xml.parse(report).getroot())
+
+
+def outcomes(report: xml.Element) -> dict[str, list]:
+    found = {"right": [], "wrong": [], "to do": []}
+    for case in report.iter("testcase"):
+        fact = case.get("name", "").removeprefix("test_").replace("_", " ")
+        problem = [child for child in case if child.tag in ("failure", "error")]
+        skipped = case.find("skipped")
+        if problem:
+            found["wrong"].append((fact, problem[0]))
+        elif skipped is None:
+            found["right"].append((fact, ""))
+        elif NOT_WRITTEN.search(skipped.get("message", "")):
+            found["to do"].append((fact, skipped.get("message")))
+    return found
+
+
+def explained(fact: str, problem: xml.Element | str) -> str:
+    """What a failed test is about, what it found, and where."""
+    if isinstance(problem, str):
+        return f"  {fact}\n      {problem.strip()[-600:]}"
+    text = problem.text or ""
+    message = (problem.get("message") or "").strip().splitlines() or [""]
+    places = re.findall(r"^(\S+\.py:\d+)", text, re.M)
+    where = f"  ({' <- '.join(reversed(places[-3:]))})" if places else ""
+    lines = [line for line in message[:3] if line.strip()]
+    return f"  {fact}{where}\n" + "\n".join(f"      {line}" for line in lines)
+
+
+def functions(path: Path) -> dict[str, ast.FunctionDef]:
+    return to_write(ast.parse(path.read_text("utf-8"))) if path.exists() else {}
+
+
+def table(folder: Path, results: dict[str, dict[str, list]]) -> str:
+    """One row per module; the tests of a chapter stand in the row of its last module."""
+    rows = [f"{'module':16} {'written':>9} {'right':>7} {'wrong':>7} {'to do':>7}"]
+    for name, modules in TESTS.items():
+        for module in modules:
+            own = functions(folder / f"{module}.py")
+            needed = functions(ROOT / "solutions" / f"{module}.py")
+            done = sum(n in own and not is_blank(own[n]) for n in needed)
+            row = f"{module:16} {f'{done}/{len(needed)}':>9}"
+            if module == modules[-1] and name in results:
+                counts = [len(results[name].get(k, [])) for k in ("right", "wrong", "to do")]
+                row += "".join(f" {count:7}" for count in counts)
+            rows.append(row)
+    return "\n".join(rows)
+
+
+def next_to_write(folder: Path) -> str:
+    """The first function of the course that is still blank, and what it promises."""
+    for module in [module for modules in TESTS.values() for module in modules]:
+        path = folder / f"{module}.py"
+        own = functions(path)
+        for name, given in functions(ROOT / "solutions" / f"{module}.py").items():
+            if name not in own or is_blank(own[name]):
+                line = f":{own[name].lineno}" if name in own else ""
+                promise = (ast.get_docstring(given) or "").split("\n\n")[0]
+                return f"Write next: {name} in {path}{line}\n  {promise}"
+    return "Everything is written."
+
+
+def report(folder: Path, chosen: list[str], extra: list[str]) -> int:
+    """Runs the tests, two files at a time, and prints what they say. Returns 0 or 1."""
+    with ThreadPoolExecutor(2) as pool:
+        futures = {n: pool.submit(run_tests, n, folder, extra) for n in chosen}
+        results = {}
+        for name, future in futures.items():
+            results[name] = future.result()
+            print(f"{name}: {len(results[name].get('wrong', []))} wrong", flush=True)
+    for name, found in results.items():
+        if found.get("wrong"):
+            print(f"\nWrong in {name}:")
+            for fact, problem in found["wrong"][:8]:
+                print(explained(fact, problem))
+            if len(found["wrong"]) > 8:
+                print(f"  ... and {len(found['wrong']) - 8} more")
+    print(f"\n{table(folder, results)}\n\n{next_to_write(folder)}")
+    return int(any(found.get("wrong") for found in results.values()))
+
+
+def main(config: pytest.Config) -> int:
+    """What `pytest --package` does instead of running the tests itself."""
+    folder = (config.invocation_params.dir / config.option.package).resolve()
+    if not folder.is_dir():
+        raise pytest.UsageError(
+            f"--package {config.option.package}: no such folder; "
+            f"make it with `python tools/blank.py {config.option.package}`"
+        )
+    named = [Path(arg.split("::")[0]).stem.removeprefix("test_") for arg in config.args]
+    chosen = [name for name in TESTS if name in named] or list(TESTS)
+    extra = ["-k", config.option.keyword] if config.option.keyword else []
+    return report(folder, chosen, extra)

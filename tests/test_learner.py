@@ -1,0 +1,161 @@
+"""A learner's own package: blank, half written, wrong, finished."""
+
+import ast
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from learner import own_body, to_write  # noqa: E402
+
+MODULES = sorted(p for p in (ROOT / "solutions").glob("*.py") if p.stem != "__init__")
+FORWARD = """
+import os, sys
+def logits(folder):
+    for name in [name for name in sys.modules if name.startswith("solutions")]:
+        del sys.modules[name]
+    os.environ["COURSE_PACKAGE"] = folder
+    if not folder:
+        del os.environ["COURSE_PACKAGE"]
+    import solutions, torch
+    from solutions.gpt import GPT, GPTConfig
+    model = GPT(GPTConfig(50, 8, 16, 2, 2), generator=torch.Generator().manual_seed(1))
+    sys.meta_path = [f for f in sys.meta_path if type(f).__name__ != "Finder"]
+    return model(torch.arange(16).view(2, 8)).double().sum().item()
+print(*map(logits, sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learner") / "mine"
+    run(["tools/blank.py", str(folder)])
+    return folder
+
+
+def run(command: list[str]) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def functions(path: Path) -> dict[str, ast.FunctionDef]:
+    return to_write(ast.parse(path.read_text("utf-8")))
+
+
+def write(folder: Path, module: str, chosen) -> list[str]:
+    """Put the finished body of each function that is `chosen` into `folder`."""
+    path, given = folder / f"{module}.py", ROOT / "solutions" / f"{module}.py"
+    source, bodies = path.read_text("utf-8"), given.read_text("utf-8").splitlines()
+    theirs, names = functions(given), []
+    for name, node in reversed(functions(path).items()):
+        if not chosen(name):
+            continue
+        body = own_body(theirs[name])
+        lines = source.splitlines()
+        start, end = own_body(node)[0].lineno - 1, node.end_lineno
+        lines[start:end] = bodies[body[0].lineno - 1 : theirs[name].end_lineno]
+        source = "\n".join(lines) + "\n"
+        names.append(name)
+    path.write_text(source, "utf-8")
+    return names
+
+
+def score_of(folder: Path, name: str) -> tuple[int, str, list[int]]:
+    """Status, what is printed, and right, wrong, to do for one file of tests."""
+    command = [f"tests/test_{name}.py", "--package", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    row = re.search(rf"^{name} +\S+ +(\d+) +(\d+) +(\d+)$", done.stdout, re.M)
+    assert row, done.stdout + done.stderr
+    return done.returncode, done.stdout, [int(n) for n in row.groups()]
+
+
+def test_a_blank_package_keeps_signatures_and_docstrings_and_no_body(blank):
+    for path in MODULES:
+        theirs, mine = functions(path), functions(blank / path.name)
+        assert theirs.keys() == mine.keys()
+        for name, node in theirs.items():
+            assert ast.unparse(mine[name].args) == ast.unparse(node.args)
+            assert ast.get_docstring(mine[name]) == ast.get_docstring(node)
+            assert [type(n) for n in own_body(mine[name])] == [ast.Raise]
+            assert f"not written yet: {name}" in ast.unparse(mine[name])
+
+
+def test_a_constructor_says_what_it_sets(blank):
+    source = (blank / "attention.py").read_text("utf-8")
+    assert re.search(r"# Your turn. It sets:\n(?: +#     self.*\n)*.*self\.qkv\n", source)
+
+
+def test_work_is_not_overwritten(blank):
+    before = (blank / "gpt.py").read_text("utf-8")
+    done = subprocess.run(
+        [sys.executable, "tools/blank.py", str(blank)], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 2 and b"exists" in done.stderr
+    assert (blank / "gpt.py").read_text("utf-8") == before
+
+
+def test_whatever_is_written_is_what_runs_and_the_rest_is_finished_code(blank, tmp_path):
+    """Nothing written, three random halves, and a function that is wrong."""
+    folders = [blank]
+    for seed in range(3):
+        folders.append(tmp_path / f"half{seed}")
+        shutil.copytree(blank, folders[-1])
+        rng = random.Random(seed)
+        for module in ("embeddings", "attention", "gpt"):
+            assert write(folders[-1], module, lambda _, rng=rng: rng.random() < 0.5)
+    folders.append(tmp_path / "wrong")
+    shutil.copytree(blank, folders[-1])
+    path = folders[-1] / "gpt.py"
+    source = path.read_text("utf-8")
+    stub = re.compile(r' +# Your turn\.\n.*not written yet: gelu"\)\n')
+    assert len(stub.findall(source)) == 1
+    path.write_text(stub.sub("    return 0 * x\n", source), "utf-8")
+    expected, *same, wrong = run(["-c", FORWARD, "", *map(str, folders)]).split()
+    assert same == [expected] * 4 and wrong != expected
+
+
+def test_half_a_module_is_right_and_the_rest_waits(blank, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(blank, folder)
+    names = write(folder, "embeddings", lambda name: name.startswith(("rot", "Tok")))
+    assert len(names) >= 3
+    status, printed, counts = score_of(folder, "embeddings")
+    assert status == 0 and counts[0] > 5 and counts[1] == 0 and counts[2] > 5
+    assert re.search(rf"^embeddings +{len(names)}/", printed, re.M)
+    assert "Write next: load_text" in printed
+
+
+def test_a_wrong_function_is_found_and_the_others_are_right(blank, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(blank, folder)
+    write(folder, "embeddings", lambda name: True)
+    path = folder / "embeddings.py"
+    source = path.read_text("utf-8")
+    right = "F.embedding(ids, self.weight)"
+    assert source.count(right) == 1
+    path.write_text(source.replace(right, f"{right}.flip(-1)"), "utf-8")
+    status, printed, counts = score_of(folder, "embeddings")
+    assert status == 1 and counts[0] > 40 and counts[1] > 0 and counts[2] == 0
+    assert "Wrong in embeddings:" in printed
+
+
+def test_a_package_that_is_not_there_is_named():
+    for command in ["-c", "import solutions"], ["-m", "pytest", "--package", "no", "tests"]:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+            env=os.environ | ({"COURSE_PACKAGE": "no"} if "-c" in command else {}),
+        )  # fmt: skip
+        assert done.returncode and "tools/blank.py" in done.stderr + done.stdout
