@@ -8,6 +8,10 @@ import inspect
 import textwrap
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
 
 def mended(function: Callable, old: str, new: str) -> Callable:
     """`function` with `new` for its line `old`; spaces around the lines do not count.
@@ -44,7 +48,97 @@ def mended(function: Callable, old: str, new: str) -> Callable:
 # Chapter 5
 
 
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give `model` a copy of each number in `weights`, and leave all else as it is.
+
+    weights: the `state_dict()` of a model of the same sizes; ValueError for another.
+    """
+    own = model.state_dict()
+    if own.keys() != weights.keys():
+        names = sorted(own.keys() ^ weights.keys())
+        raise ValueError(f"weights is of another model; names that differ: {names}")
+    for name, value in weights.items():
+        if own[name].shape != value.shape:
+            raise ValueError(f"weights has {name} of shape {tuple(value.shape)}")
+        path, _, last = name.rpartition(".")
+        module = model.get_submodule(path)
+        setattr(module, last, nn.Parameter(value.detach().clone()))
+
+
 # Chapter 6
+
+
+def window_loss(model: nn.Module, windows: Tensor, pad: int = -1) -> Tensor:
+    """Mean loss, in nats, of predicting each token from those before it: a scalar.
+
+    windows: (B, T + 1) ids. Short texts are filled up with `pad` at their end, which
+    is no token to predict.
+    """
+    inputs = windows[:, :-1]  # (B, T)
+    targets = inputs.clone()  # (B, T)
+    targets[targets == pad] = -100  # cross_entropy leaves these out
+    logits = model(inputs.clamp(min=0))  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def held_out_loss(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 8) -> float:
+    """Mean loss, in nats per token, on (N, T) inputs and targets, without dropout.
+
+    The model is left as it was found, in training mode or not.
+    """
+    before, total = model.training, 0.0
+    model.training = False
+    with torch.no_grad():
+        for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            logits = model(xb).flatten(0, 1)  # (B T, V)
+            total += F.cross_entropy(logits, yb.flatten(), reduction="sum").item()
+    model.train(before)
+    return total / y.numel()
+
+
+def train_in_pieces(
+    model: nn.Module, optimizer, pieces: list[tuple[Tensor, Tensor]], n: int
+) -> list[float]:  # fmt: skip
+    """One step for every n pieces, as if the n were one batch; returns the losses.
+
+    pieces: inputs and targets of equal size, (B, T) each. A loss is in nats per token,
+    and there is one for each step.
+    """
+    losses = [0.0] * (len(pieces) // n)
+    for i, (x, y) in enumerate(pieces):
+        if i % n == n - 1:
+            optimizer.zero_grad()
+        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten()) / n
+        loss.backward()
+        losses[i // n] += loss.item()
+        if (i + 1) % n == 0:
+            optimizer.step()
+    return losses
+
+
+def train_part(
+    model: nn.Module, optimizer, tokens: Tensor, steps: int, *, done: int = 0,
+    seed: int = 0, max_lr: float = 4e-3,
+) -> list[float]:  # fmt: skip
+    """Do `steps` more steps of a run, after `done` others; returns their losses.
+
+    Weights and optimizer come as they were left. The batch of a step depends on the
+    seed and on the step, so that a run in parts equals one that was not interrupted.
+    """
+    losses = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = max_lr * min(1.0, (done + step + 1) / 20)  # warm-up
+        draws = torch.Generator().manual_seed(1_000_003 * seed + step)
+        starts = torch.randint(len(tokens) - 32, (8, 1), generator=draws)
+        batch = tokens[starts + torch.arange(33)]  # (B, T + 1)
+        logits = model(batch[:, :-1])  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 # Chapter 7

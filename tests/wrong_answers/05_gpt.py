@@ -104,6 +104,46 @@ BILL_RIGHT = {
     "held": "16",
 }
 
+MOE = '''class MixtureOfExperts(nn.Module):
+    def __init__(self, d_model, d_mlp, n_experts, k=2):
+        super().__init__()
+        self.k = k
+        self.router = nn.Linear(d_model, n_experts, bias={bias})
+        self.experts = {experts}
+
+    def forward(self, x):
+        tokens = x.flatten(0, -2)
+        scores = self.router(tokens)
+        best, chosen = scores.topk({k})
+        weights = {weights}
+        y = torch.zeros_like(tokens)
+        for i, expert in enumerate(self.experts):
+            token, rank = (chosen == i).nonzero(as_tuple=True)
+            {add}
+        E = len(self.experts)
+        shares = F.one_hot(chosen, E).float().{shares}
+        self.balance = {balance}
+        return {result}
+'''
+MOE_RIGHT = {
+    "bias": "False",
+    "experts": "nn.ModuleList("
+    "FeedForward(d_model, d_mlp=d_mlp) for _ in range(n_experts))",
+    "k": "self.k",
+    "weights": "best.softmax(-1)",
+    "add": "y[token] += weights[token, rank, None] * expert(tokens[token])",
+    "shares": "mean((0, 1))",
+    "balance": "E * (shares * scores.softmax(-1).mean(0)).sum()",
+    "result": "y.view_as(x)",
+}
+
+TYING = "setattr(module, last, nn.Parameter(value.detach().clone()))"
+
+
+def fault(old: str, new: str) -> str:
+    return f"def fault_5_8():\n    return {old!r}, {new!r}\n"
+
+
 WRONG = {
     "5.1": [
         # layer norm again: the mean is taken away
@@ -209,5 +249,55 @@ WRONG = {
             {"result": "self.down(F.silu(self.gate(x)) + self.up(x))"},
             {"result": "self.down(gelu(self.gate(x)) * self.up(x))"},
         )
+    ],
+    "5.7": [
+        MOE.format(**MOE_RIGHT | change)
+        for change in (
+            {"bias": "True"},
+            {"experts": "[FeedForward(d_model, d_mlp=d_mlp) for _ in range(4)]"},
+            {
+                "experts": "nn.ModuleList("
+                "[FeedForward(d_model, d_mlp=d_mlp)] * n_experts)"
+            },
+            {"k": "1"},  # one expert for each token
+            {"k": "len(self.experts)"},  # all of them
+            {"weights": "torch.ones_like(best)"},
+            {"weights": "best"},
+            # the probabilities among all experts, so that two do not sum to 1
+            {"weights": "scores.softmax(-1).gather(-1, chosen)"},
+            {"add": "y[token] = weights[token, rank, None] * expert(tokens[token])"},
+            {"add": "y[token] += weights[token, 0, None] * expert(tokens[token])"},
+            # every expert reads every token
+            {"add": "y[token] += weights[token, rank, None] * expert(tokens)[token]"},
+            {"shares": "mean(0).sum(0)"},  # of tokens, not of choices
+            {"balance": "(shares * scores.softmax(-1).mean(0)).sum()"},
+            {"balance": "E * (shares * shares).sum()"},
+            {"balance": "E * (shares * scores.softmax(-1).mean(0)).sum().detach()"},
+            {"balance": "E * (shares * scores.mean(0)).sum()"},
+            {"result": "y"},
+        )
+    ],
+    "5.8": [
+        # another line, and one that is none
+        fault("module = model.get_submodule(path)", "module = model"),
+        fault("own = model.state_dict()", "own = dict(model.named_parameters())"),
+        fault("model.head.weight = model.tokens.weight", "pass"),
+        # still a new parameter for each name
+        fault(TYING, "setattr(module, last, nn.Parameter(value.detach()))"),
+        fault(TYING, "setattr(module, last, nn.Parameter(value.clone()).data)"),
+        # the saved tensors themselves
+        fault(TYING, "getattr(module, last).data = value"),
+        # nothing is copied
+        fault(TYING, "own[name] = value.clone()"),
+        fault(TYING, "own[name].clone().copy_(value)"),
+        # autograd watches
+        fault(TYING, "getattr(module, last).copy_(value)"),
+        # every model is tied
+        fault(
+            TYING,
+            TYING + "\nmodel.head.weight = model.tokens.weight",
+        ),
+        # no Python
+        fault(TYING, "own[name].copy_(value"),
     ],
 }

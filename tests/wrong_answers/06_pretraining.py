@@ -1,5 +1,62 @@
 """Plausible wrong answers to the exercises of chapter 6: the checks reject them."""
 
+LION = """class Lion(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.1):
+        defaults = dict(lr=lr, betas=betas, weight_decay=weight_decay)
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            lr, (beta1, beta2) = {rate}, group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    {without}
+                m = self.state[p].setdefault("exp_avg", torch.zeros_like(p))
+                {early}
+                c = {mixed}
+                {decay}
+                p.sub_(lr * {direction})
+                {mean}
+"""
+LION_RIGHT = {
+    "rate": 'group["lr"]',
+    "without": "continue",
+    "early": "",
+    "mixed": "beta1 * m + (1 - beta1) * p.grad",
+    "decay": 'p.mul_(1 - lr * group["weight_decay"])',
+    "direction": "c.sign()",
+    "mean": "m.lerp_(p.grad, 1 - beta2)",
+}
+LION_CHANGES = (
+    {"rate": 'self.defaults["lr"]'},  # one rate for all groups
+    {"without": "p.grad = torch.zeros_like(p) - p"},
+    # the mean moves before c is taken
+    {"early": "m.lerp_(p.grad, 1 - beta2)", "mean": ""},
+    {"mixed": "beta2 * m + (1 - beta2) * p.grad"},
+    {"mean": "m.lerp_(p.grad, 1 - beta1)"},
+    {"mean": "m = beta2 * m + (1 - beta2) * p.grad"},  # kept nowhere
+    {"mean": "m.copy_(c)"},
+    {"mixed": "p.grad"},  # plain sign descent
+    {"direction": "c"},
+    {"direction": "m.sign()"},
+    {"decay": ""},
+    {"decay": 'p.mul_(1 - group["weight_decay"])'},
+    {"decay": "", "mixed": 'beta1 * m + (1 - beta1) * (p.grad + 0.5 * p)'},  # in c
+)
+
+
+def faults(number: str, *pairs: tuple[str, str]) -> list[str]:
+    """One wrong answer for each faulty line and what would stand there."""
+    name = number.replace(".", "_")
+    return [f"def fault_{name}():\n    return {old!r}, {new!r}\n" for old, new in pairs]
+
+
+TARGETS = "targets = inputs.clone()  # (B, T)"
+MODE = "model.training = False"
+CLEAR = "if i % n == n - 1:"
+DRAWS = "draws = torch.Generator().manual_seed(1_000_003 * seed + step)"
+
 WRONG = {
     "6.1": [
         # the target keeps 1 - s and gets no part of what is spread
@@ -302,7 +359,8 @@ def training_loop(model, batches, rates, max_norm=1.0, weight_decay=0.1):
     return losses
 """,
     ],
-    "6.7": [
+    "6.7": [LION.format(**LION_RIGHT | change) for change in LION_CHANGES],
+    "6.8": [
         # the forward pass alone
         """
 def chinchilla(flops):
@@ -328,4 +386,54 @@ def chinchilla(flops):
     return N, N
 """,
     ],
+    "6.9": faults(
+        "6.9",
+        (TARGETS, TARGETS),
+        ("targets = inputs.clone()", "targets = windows[:, 1:].clone()"),  # not whole
+        (TARGETS, "targets = windows[:, 1:]"),  # writes into the windows
+        (TARGETS, "targets = windows[:, -1:].expand_as(inputs).clone()"),
+        (TARGETS, "targets = inputs.roll(-1, 1).clone()"),  # the last one wraps
+        (TARGETS, "targets = inputs.roll(1, 1).clone()"),
+        ("inputs = windows[:, :-1]  # (B, T)", "inputs = windows[:, 1:]  # (B, T)"),
+        (
+            "targets[targets == pad] = -100  # cross_entropy leaves these out",
+            "targets = windows[:, 1:].clamp(min=0)",  # what fills up counts too
+        ),
+    ),
+    "6.10": faults(
+        "6.10",
+        (MODE, "model.training = True"),
+        (MODE, "model.eval"),
+        (MODE, "model.train()"),
+        (MODE, "before = model.eval().training"),  # and stays in evaluation mode
+        ("model.train(before)", "model.eval()"),
+        ("with torch.no_grad():", "with torch.inference_mode():"),
+        (MODE, "model.eval(); before = True"),
+        ("before, total = model.training, 0.0", "before, total = True, 0.0"),
+    ),
+    "6.11": faults(
+        "6.11",
+        (CLEAR, "if True:"),
+        (CLEAR, "if i == 0:"),
+        (CLEAR, "if i % n == 1:"),
+        (CLEAR, "if False:"),
+        ("if (i + 1) % n == 0:", "if True:"),
+        (
+            "loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten()) / n",
+            "loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())",
+        ),
+        (CLEAR, "if i % n == n - 1"),
+    ),
+    "6.12": faults(
+        "6.12",
+        (DRAWS, "draws = torch.Generator().manual_seed(1_000_003 * seed + done)"),
+        (DRAWS, "draws = torch.Generator().manual_seed(done + step)"),  # no seed
+        (DRAWS, "draws = torch.Generator().manual_seed(1_000_003 * seed)"),
+        (DRAWS, "draws = None"),  # whatever the global generator gives
+        # another text for each part, but not that of the whole run
+        (DRAWS, "draws = torch.Generator().manual_seed(seed + 1000 * done + step)"),
+        # the rate counts `done` twice
+        ("for step in range(steps):", "for step in range(done, done + steps):"),
+        (DRAWS, DRAWS),
+    ),
 }
