@@ -6,6 +6,7 @@ line and what should stand there, and `mended` makes the function that would the
 
 import inspect
 import textwrap
+import zlib
 from collections.abc import Callable
 
 
@@ -30,6 +31,24 @@ def mended(function: Callable, old: str, new: str) -> Callable:
 
 
 # Chapter 1
+
+
+def split_into_pieces(
+    documents: list[str], val_fraction: float, size: int = 200, step: int = 100
+) -> tuple[list[str], list[str]]:
+    """(training, validation): pieces of `size` characters, one every `step`.
+
+    About `val_fraction` of the documents are for validation. The side of a document
+    depends on its hash, not on chance, so it stays the same when others are added.
+    """
+    train, val = [], []
+    for document in documents:
+        for start in range(0, len(document), step):
+            piece = document[start : start + size]
+            number = zlib.crc32(piece.encode("utf-8"))  # 0 .. 2**32 - 1
+            side = val if number < val_fraction * 2**32 else train
+            side.append(piece)
+    return train, val
 
 
 # Chapter 2

@@ -1,5 +1,14 @@
 """Plausible wrong answers to chapter 1's exercises; each check must reject them."""
 
+NUMBER = 'number = zlib.crc32(piece.encode("utf-8"))  # 0 .. 2**32 - 1'
+SIDE = "side = val if number < val_fraction * 2**32 else train"
+
+
+def fault(old: str, new: str) -> str:
+    """An answer to exercise 1.10 that puts `new` for the line `old`."""
+    return f"def fault_1_10():\n    return {old!r}, {new!r}"
+
+
 WRONG = {
     "1.1": [
         # bytes, not characters
@@ -311,5 +320,33 @@ WRONG = {
         "    cut = [torch.stack([row[w * T : w * T + T + 1] for w in part])\n"
         "           for part in order.split(batch_size)]\n"
         "    return [(p[:, :-1], p[:, 1:]) for p in cut]",
+    ],
+    "1.10": [
+        # no overlap, but still pieces of one document on both sides
+        fault(
+            "for start in range(0, len(document), step):",
+            "for start in range(0, len(document), size):",
+        ),
+        # the sides exchanged
+        fault(SIDE, "side = train if number < val_fraction * 2**32 else val"),
+        # chance instead of a hash, but still one for each piece
+        fault(NUMBER, "number = random.randrange(2**32)"),
+        # one side for each position in a document
+        fault(NUMBER, "number = zlib.crc32(str(start).encode())"),
+        # the beginning is not enough: all documents that begin alike go together
+        fault(NUMBER, "number = zlib.crc32(document[:1].encode())"),
+        # a share of each document, its end
+        fault(NUMBER, "number = (1 - start / len(document)) * 2**32"),
+        # Python's own hash of the length: all of one length go together
+        fault(NUMBER, "number = hash(len(document))"),
+        # every second piece is lost
+        fault(
+            "for start in range(0, len(document), step):",
+            "for start in range(0, len(document), 2 * step):",
+        ),
+        # no line of the function
+        fault("number = zlib.crc32(piece)", "number = zlib.crc32(document.encode())"),
+        # no Python
+        fault(NUMBER, "number = zlib.crc32(document.encode()"),
     ],
 }
