@@ -9,6 +9,32 @@ def fault(old: str, new: str) -> str:
     return f"def fault_1_10():\n    return {old!r}, {new!r}"
 
 
+KNESER_NEY = """
+def kneser_ney(text, n, V, d):
+    counts = [{} for _ in range(n)]
+    for i in range(n - 1, len(text)):
+        counts[n - 1].setdefault(text[i - n + 1 : i], Counter())[text[i]] += 1
+    for m in range(n - 1):
+        found = {text[i : i + m + 2] for i in range(len(text) - m - 1)}
+        for s in found:
+            counts[m].setdefault(s[1:-1], Counter())[s[-1]] += 1
+    def guess(before, c):
+        p = 1 / V
+        for m in range(n):
+            after = counts[m].get(before[len(before) - m :])
+            if after:
+                p = (max(after[c] - d, 0) + d * len(after) * p) / after.total()
+        return p
+    return guess
+"""
+
+
+def kneser_ney(old: str, new: str) -> str:
+    """The right answer to exercise 1.11 with `new` for `old`."""
+    assert old in KNESER_NEY
+    return KNESER_NEY.replace(old, new)
+
+
 WRONG = {
     "1.1": [
         # bytes, not characters
@@ -348,5 +374,39 @@ WRONG = {
         fault("number = zlib.crc32(piece)", "number = zlib.crc32(document.encode())"),
         # no Python
         fault(NUMBER, "number = zlib.crc32(document.encode()"),
+    ],
+    "1.11": [
+        # plain counts for shorter runs, too
+        kneser_ney("{text[i : i + m + 2] for", "[text[i : i + m + 2] for").replace(
+            "- m - 1)}", "- m - 1)]"
+        ),
+        # plain counts for all but the empty run
+        kneser_ney(
+            "for s in found:",
+            "for s in found if m == 0 else [\n"
+            "                text[i : i + m + 2] for i in range(len(text) - m - 1)]:",
+        ),
+        # different characters behind, not in front
+        kneser_ney("s[1:-1], Counter())[s[-1]]", "s[1:-1], Counter())[s[0]]"),
+        # all occurrences give up d, not only different characters
+        kneser_ney("d * len(after) * p", "d * after.total() * p"),
+        # what is given up is not handed out
+        kneser_ney(" + d * len(after) * p", ""),
+        # below 0
+        kneser_ney("max(after[c] - d, 0)", "(after[c] - d)"),
+        # what was seen gets nothing of what is handed out
+        kneser_ney("+ d * len(after) * p", "+ (0 if after[c] else d * len(after) * p)"),
+        # a run that never occurred starts again from 1 / V
+        kneser_ney(
+            "return p\n", "else:\n                p = 1 / V\n        return p\n"
+        ),
+        # continuation counts for the longest runs as well
+        kneser_ney("[text[i]] += 1", "[text[i]] = 1"),
+        # the shorter model is left out
+        kneser_ney(
+            "range(n):\n            after", "range(n - 1, n):\n            after"
+        ),
+        # d is always 0.75
+        kneser_ney("p = 1 / V", "p, d = 1 / V, 0.75"),
     ],
 }
