@@ -57,7 +57,9 @@ def faults():
 
 
 def test_headings_say_to_which_chapter_a_function_belongs():
-    source = "def mended(): ...\n# Chapter 1\ndef a(): ...\n# Chapter 2\ndef _b(): ...\n"
+    source = (
+        "def mended(): ...\n# Chapter 1\ndef a(): ...\n# Chapter 2\ndef _b(): ...\n"
+    )
     assert broken(source) == {"a": 1}
     assert HEADING.findall(FAULTS.read_text("utf-8")) == list("1234567")
 
@@ -132,4 +134,3 @@ def test_one_line_may_become_several(faults):
 def test_what_cannot_be_mended_is_named(faults, function, old, new, message):
     with pytest.raises(AssertionError, match=re.escape(message)):
         faults.mended(function, old, new)
-

@@ -77,7 +77,9 @@ def test_a_student_without_any_result_has_a_row(tmp_path, monkeypatch):
     nothing = [sys.executable, "-c", "raise SystemExit('no memory')"]
     monkeypatch.setattr(grade, "command", lambda *_: nothing)
     [row] = grade.graded(tmp_path, [], tmp_path / "printed", 60)
-    assert row["note"] == "no result" and "no memory" in (tmp_path / "printed").read_text()
+    assert (
+        row["note"] == "no result" and "no memory" in (tmp_path / "printed").read_text()
+    )
     grade.write_csv(tmp_path / "grades.csv", {"emil": [row]})
     assert "emil,,,,,,,no result" in (tmp_path / "grades.csv").read_text("utf-8")
 
