@@ -405,6 +405,21 @@ def test_a_chapter_is_numbered_and_leads_to_its_neighbors(i):
 
 
 @EACH_CHAPTER
+def test_a_chapter_lists_its_sections(path):
+    prose = [
+        c.source
+        for c in nbformat.read(path, as_version=4).cells
+        if c.cell_type == "markdown"
+    ]
+    listed = re.search(r"\n\n\*\*In this chapter:\*\*\s(.*)$", prose[0], re.S)[1]
+    links = re.findall(r"\[([^]]+)\]\(#([^ )]+)\)", listed)
+    without_code = re.sub(r"```.*?```", "", "\n".join(prose), flags=re.S)
+    headings = re.findall(r"^## (.+?)\s*$", without_code, re.M)
+    assert [name for name, _ in links] == headings
+    assert [way for _, way in links] == [name.replace(" ", "-") for name in headings]
+
+
+@EACH_CHAPTER
 def test_no_line_of_a_paragraph_begins_like_a_list(path):
     """A line that begins with "2024." is shown as an item of a list."""
     for cell in nbformat.read(path, as_version=4).cells:
