@@ -12,6 +12,7 @@ code, so use an account in which that code can do no harm.
 
 import argparse
 import csv
+import glob
 import json
 import os
 import signal
@@ -114,18 +115,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("grades"), help="a folder")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME",
                         choices=TESTS, help=f"only tests of {', '.join(TESTS)}")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=20.0, help="for each student")
     args = parser.parse_args()
-    for folder in args.folders:
+    # Not every shell replaces handed_in/* by what is there.
+    found = [name for given in args.folders for name in sorted(glob.glob(given)) or [given]]
+    folders = [Path(name) for name in found]
+    for folder in folders:
         if not folder.is_dir():
             parser.error(f"{folder}: no such folder")
     args.out.mkdir(parents=True, exist_ok=True)
     grades = {}
-    for student, folder in students(args.folders).items():
+    for student, folder in students(folders).items():
         printed = args.out / f"{student}.txt"
         grades[student] = graded(folder, args.only, printed, 60 * args.minutes)
         print(summary(student, grades[student]), flush=True)
