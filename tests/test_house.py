@@ -59,7 +59,7 @@ def copy(tmp_path):
     """A course of one tiny chapter, with the tools."""
     for folder in ("tools", "chapters", "solutions"):
         (tmp_path / folder).mkdir()
-    for tool in ("export.py", "tidy.py", "blank.py"):
+    for tool in ("export.py", "tidy.py", "blank.py", "learner.py"):
         source = (ROOT / "tools" / tool).read_text("utf-8")
         (tmp_path / "tools" / tool).write_text(source, "utf-8")
     cells = [
