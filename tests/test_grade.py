@@ -89,7 +89,8 @@ def test_a_student_without_any_result_has_a_row(tmp_path, monkeypatch):
     (["in/anna", "in/ben"], ["anna", "ben"]),
     (["a/anna/x", "b/anna/y"], ["a-anna-x", "b-anna-y"]),
     (["in/anna", "in/anna/mine"], ["anna", "anna-mine"]),
-    (["in/mine"], ["mine"]),
+    (["in/anna/mine"], ["anna"]),
+    (["in/emil"], ["emil"]),
 ])  # fmt: skip
 def test_students_are_named_by_what_differs(folders, names, tmp_path):
     found = grade.students([tmp_path / folder for folder in folders])

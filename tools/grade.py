@@ -103,7 +103,8 @@ def write_csv(file: Path, grades: dict[str, list[dict]]) -> None:
 def students(folders: list[Path]) -> dict[str, Path]:
     """Name -> folder. A name is where the paths differ: anna for handed_in/anna/mine."""
     paths = [folder.resolve() for folder in folders]
-    names = [list(path.parts) for path in paths]
+    same = {path.name for path in paths} == {"mine"}
+    names = [list((path.parent if same else path).parts) for path in paths]
     for end in (0, -1):
         while min(map(len, names)) > 1 and len({name[end] for name in names}) == 1:
             for name in names:
