@@ -123,7 +123,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="for each student")
     args = parser.parse_args()
     # Not every shell replaces handed_in/* by what is there.
-    found = [name for given in args.folders for name in sorted(glob.glob(given)) or [given]]
+    found = [
+        name for given in args.folders for name in sorted(glob.glob(given)) or [given]
+    ]
     folders = [Path(name) for name in found]
     for folder in folders:
         if not folder.is_dir():
