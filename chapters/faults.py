@@ -5,9 +5,12 @@ line and what should stand there, and `mended` makes the function that would the
 """
 
 import inspect
+import math
 import textwrap
 import zlib
 from collections.abc import Callable
+
+import torch
 
 
 def mended(function: Callable, old: str, new: str) -> Callable:
@@ -67,3 +70,30 @@ def split_into_pieces(
 
 
 # Chapter 7
+
+
+def continue_greedily(model, ids: list[int], n: int, cache) -> list[int]:
+    """`ids` and the n likeliest tokens after them, one by one; each is read only once.
+
+    model(ids (1, T), cache) -> logits (1, T, V). cache: a KVCache of chapter 7, still
+    empty, with room for len(ids) + n positions.
+    """
+    text, new = list(ids), list(ids)
+    while len(text) < len(ids) + n:
+        logits = model(torch.tensor([new]), cache)[0, -1]  # (V,)
+        text.append(logits.argmax().item())
+        new = text[cache.length - 1 :]  # what the cache does not hold yet
+    return text
+
+
+def text_score(model, tokenizer, text: str) -> float:
+    """Bits per byte of one text, of which each token is predicted from those before it.
+
+    model(ids (1, T)) -> logits (1, T, V). The first token is predicted from the
+    tokenizer's <|endoftext|>, which is not part of the text.
+    """
+    ids = [tokenizer.special_tokens["<|endoftext|>"], *tokenizer.encode(text)]
+    log_p = model(torch.tensor([ids]))[0].log_softmax(-1)  # (T, V)
+    nats = -log_p[range(len(ids) - 1), ids[1:]].sum().item()
+    sizes = [len(tokenizer.decode([token]).encode("utf-8")) for token in ids[1:]]
+    return nats / math.log(2) / sum(sizes)
