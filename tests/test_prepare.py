@@ -12,6 +12,12 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from test_fetch_corpus import (  # noqa: F401  serve is a fixture
+    HUB_ID,
+    STORIES,
+    little_hub,
+    serve,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "prepare.py"
@@ -257,6 +263,20 @@ def test_duplicates_are_found_across_files_of_all_kinds(prepare, documents, tmp_
     assert prepare(folder, "--out", tmp_path / "d", *ONE)[0] == 0
     found = [text.removesuffix(" So.") for text in told(tmp_path / "d")]
     assert sorted(found) == sorted(stories)
+
+
+def test_a_data_set_of_the_hub_is_read_at_one_commit(serve, tmp_path):
+    commit, out = "0123456789" * 4, tmp_path / "h"
+    address, seen = serve(little_hub(commit))
+    run = command(f"hub:{HUB_ID}@main", "--out", out, *ONE)
+    environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+    environment |= {"no_proxy": "127.0.0.1"}
+    done = subprocess.run(run, env=os.environ | environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert told(out) == sorted(STORIES)
+    assert not any("resolve/main" in path for path, _ in seen)
+    about = json.loads((out / "prepare.json").read_text("utf-8"))
+    assert about["corpus"] == [f"hub:{HUB_ID}@{commit}"]
 
 
 # ---- web pages

@@ -97,7 +97,7 @@ def filters(names: list[str], language: str | None) -> list:
 
 
 def clean(documents: Documents, rank: int, world_size: int) -> Iterator[Document]:
-    """Chapter 1's cleaning; what is empty afterward goes."""
+    """Chapter 1's cleaning; a document that is then empty goes."""
     for document in documents:
         if document.text:
             document.text = clean_text(document.text).strip()
@@ -221,12 +221,12 @@ def encode(
     """The part's tokens by side, as bare numbers, END's after each document."""
     tokenizer = load_tokenizer(args.work / "tokenizer.json")
     end, dtype = [tokenizer.special_tokens[END]], token_type(tokenizer)
-    with contextlib.ExitStack() as stack:
-        names = {name: args.work / "tokens" / f"{name}-{rank:05}" for name in SIDES}
-        files = {n: stack.enter_context(open(p, "wb")) for n, p in names.items()}
+    names = [args.work / "tokens" / f"{name}-{rank:05}" for name in SIDES]
+    with open(names[0], "wb") as train, open(names[1], "wb") as val:
         for document in documents:
             ids = tokenizer.encode_ordinary(document.text) + end
-            files[side(document.text, args)].write(np.array(ids, dtype).tobytes())
+            file = train if side(document.text, args) == "train" else val
+            file.write(np.array(ids, dtype).tobytes())
 
 
 def whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -291,7 +291,7 @@ def stages(args: argparse.Namespace) -> list[tuple[str, list, int]]:
         hash_config=HashConfig(hash_fc="sha1"),
     )
     folder = {name: str(work / name) for name in ("sigs", "pairs", "alike", "remove")}
-    reading = [partial(read, parts), *filters(args.filter, args.language), clean]
+    reading = [partial(read, parts), clean, *filters(args.filter, args.language)]
     signatures = Signatures(folder["sigs"], config, Words())
     pairs = MinhashDedupBuckets(folder["sigs"], folder["pairs"], config=config,
                                 lines_to_buffer=1000)  # fmt: skip
@@ -325,7 +325,8 @@ def begin_worker() -> None:
         import resource
 
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
+        wanted = most if 0 < most < 8192 else 8192  # below 0 is no limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def run_task(stage: LocalPipelineExecutor, rank: int) -> None:
@@ -399,8 +400,8 @@ def run_on_slurm(args: argparse.Namespace) -> None:
         last = SlurmPipelineExecutor(
             steps, tasks, args.time, args.partition, workers=args.workers or -1,
             job_name=f"prepare-{name}", logging_dir=str(args.work / "logs" / name),
-            env_command=f"export PATH={python}:$PATH PYTHONPATH={import_path()}", depends=last,
-            qos=None,
+            depends=last, qos=None,
+            env_command=f"export PATH=\"{python}:$PATH\" PYTHONPATH=\"{import_path()}\"",
         )  # fmt: skip
     last.run()
 
@@ -493,6 +494,7 @@ def prepare(args: argparse.Namespace) -> str:
                 f"{args.out} holds another corpus, or one prepared with other "
                 "settings; use another --out"
             )
+        shutil.rmtree(args.work, ignore_errors=True)  # Slurm's jobs left it
         return f"{args.out} is complete; remove it to prepare it again"
     begin(args)
     {"local": run_here, "slurm": run_on_slurm, "ray": run_on_ray}[args.executor](args)
