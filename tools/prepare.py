@@ -24,11 +24,12 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import solutions  # noqa: F401  before torch, so that its idle threads sleep
@@ -321,6 +322,7 @@ def begin_worker() -> None:
     """Let a worker end with the run, or after kill -9 it would go on writing beside the
     next; and let it open a file of each part at once."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    sysconfig.get_path = cache(sysconfig.get_path)  # 36 of them for each task's log
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
