@@ -242,11 +242,14 @@ def test_a_killed_run_goes_on_and_redoes_nothing(corpus, reference, tmp_path):
     assert contents(out) == reference and seen == [0] * len(finished)
 
 
-def test_three_workers_give_what_one_gives(corpus, reference, tmp_path):
-    run = command(corpus, "--out", tmp_path / "w", *ONE, "--workers", 3)
-    done = subprocess.run(run, check=True, capture_output=True, text=True)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_several_workers_give_what_one_gives(
+    prepare, corpus, reference, tmp_path, workers
+):
+    arguments = [corpus, "--out", tmp_path / "w", *ONE, "--shard-mb", 0.05]
+    status, said, errors = prepare(*arguments, "--workers", workers)
     assert contents(tmp_path / "w") == reference
-    assert done.stderr == "" and done.stdout.count("\n") == 1
+    assert (status, errors) == (0, "") and said.count("\n") == 1
 
 
 def test_duplicates_are_found_across_files_of_all_kinds(prepare, documents, tmp_path):
