@@ -127,7 +127,9 @@ def test_one_document_of_each_cluster_is_kept_and_goes_to_one_side(
 def test_the_cut_into_parts_changes_nothing(
     prepare, corpus, reference, tmp_path, shard_mb
 ):
-    assert prepare(corpus, "--out", tmp_path / "b", *ONE, "--shard-mb", shard_mb)[0] == 0
+    assert (
+        prepare(corpus, "--out", tmp_path / "b", *ONE, "--shard-mb", shard_mb)[0] == 0
+    )
     assert contents(tmp_path / "b") == reference
 
 
@@ -355,7 +357,12 @@ def test_filters_drop_bad_pages(prepare, documents, tmp_path):
     [
         (b"", "a.txt", [], "a.txt is empty"),
         (b"good\n\nb\xffd\n", "a.txt", [], "a.txt is not UTF-8 at byte 7"),
-        (b'{"text": "x"}\n{"no": 1}\n', "a.jsonl", [], 'no JSON with a "text" at byte 14'),
+        (
+            b'{"text": "x"}\n{"no": 1}\n',
+            "a.jsonl",
+            [],
+            'no JSON with a "text" at byte 14',
+        ),
         (b"go<|endoftext|>\n\nb\xffd\n", "a.txt", [], "a.txt is not UTF-8 at byte 18"),
         (b"PAR1 and no more", "a.parquet", [], "a.parquet cannot be read: "),
         (b"not zipped", "a.warc.gz", [], "a.warc.gz cannot be read: "),
@@ -396,12 +403,21 @@ def test_other_settings_do_not_mix_with_a_begun_run(prepare, tmp_path):
 # ---- elsewhere
 
 
+def test_without_ray_it_says_how_to_get_it(prepare, corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, said = prepare(
+        corpus, "--out", tmp_path / "r", "--executor", "ray", *ONE
+    )
+    assert status == 2 and said == "prepare: --executor ray needs `pip install ray`\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the sbatch of the test is a shell script")
 def test_slurm_gets_a_chain_of_job_arrays(prepare, corpus, tmp_path, monkeypatch):
     """A sbatch of the test keeps what it is given and numbers the jobs."""
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text(
-        f'#!/bin/sh\nn=$(ls {tmp_path}/bin | wc -l)\n'
+        f"#!/bin/sh\nn=$(ls {tmp_path}/bin | wc -l)\n"
         f'for last; do :; done\n(echo "$@"; cat "$last") > {tmp_path}/bin/job-$n\n'
         "echo Submitted batch job $n\n",
         "utf-8",

@@ -62,7 +62,8 @@ def parts_of(names: list[str], part_bytes: int) -> list[Part]:
     step, parts = max(part_bytes, total // MOST_PARTS + 1), []
     for path in files:
         if path.suffix in (".txt", ".jsonl"):
-            size, marked = path.stat().st_size, path.suffix == ".txt" and has_marks(path)
+            size = path.stat().st_size
+            marked = path.suffix == ".txt" and has_marks(path)
             cuts = range(0, size, step)
             parts += [Part(str(path), i, min(i + step, size), marked) for i in cuts]
         else:
@@ -127,7 +128,7 @@ def hub_parts(names: list[str]) -> list[Part]:
     import datasets
 
     if len(names) > 1:
-        raise ValueError(f"corpus {names[0]} must be the only one; prepare others apart")
+        raise ValueError(f"corpus {names[0]} must be the only one")
     dataset, options = hub_source(names[0])
     n = datasets.load_dataset(dataset, streaming=True, **options).num_shards
     return [Part(names[0], i, n) for i in range(n)]

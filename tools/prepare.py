@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -315,6 +316,8 @@ def end_with_parent() -> None:
     parent = multiprocess.parent_process()
     if parent is not None:
         parent.join()
+        for child in multiprocessing.active_children():  # trafilatura's
+            child.kill()
         os._exit(1)
 
 
@@ -380,8 +383,10 @@ def run_here(args: argparse.Namespace) -> None:
 
 def run_on_ray(args: argparse.Namespace) -> None:
     """One stage after the other on the cluster that Ray knows, or on this machine."""
-    import ray
-
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("--executor ray needs `pip install ray`") from None
     variables = {"PYTHONPATH": import_path()}
     ray.init(runtime_env={"env_vars": variables}, log_to_driver=False)
     for name, steps, tasks in stages(args):
