@@ -320,10 +320,14 @@ def test_the_text_of_web_pages_is_extracted(prepare, documents, tmp_path):
     urls = [f"http://a.example/{i}.html" for i in range(24)]
     bodies = [PAGE.format(i, s).encode() for i, s in enumerate(stories)]
     bodies[3] = bodies[3].decode().replace("</p>", " Caf\xe9.</p>", 1).encode("latin-1")
+    crawl = tmp_path / "crawl"
+    crawl.mkdir()
     for part, name in ((slice(12), "a.warc.gz"), (slice(10, 24), "b.warc")):
-        write_warc(tmp_path / name, dict(zip(urls[part], bodies[part])))
-    (tmp_path / "c.txt").write_text("\n\n".join(stories[:2]), "utf-8")
-    assert prepare(tmp_path, "--out", tmp_path / "out", *ONE)[0] == 0
+        write_warc(crawl / name, dict(zip(urls[part], bodies[part])))
+    (crawl / "c.txt").write_text("\n\n".join(stories[:2]), "utf-8")
+    assert prepare(crawl, "--out", tmp_path / "out", *ONE)[0] == 0
+    status, _, said = prepare(crawl, "--out", crawl / "out", *ONE)
+    assert status == 2 and "lies in the corpus" in said
     found = told(tmp_path / "out")
     assert len(found) == 24
     for story in stories:

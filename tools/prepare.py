@@ -491,9 +491,11 @@ def prepare(args: argparse.Namespace) -> str:
     """Do what is left to do; says what there is."""
     args.out = args.out.resolve()
     args.work, args.corpus = args.out / "work", pinned(args.corpus)
-    args.bytes = 0 if args.corpus[0].startswith(HUB) else sum(
-        file.stat().st_size for file in files_of(args.corpus)
-    )  # fmt: skip
+    if any(Path(name).resolve() in args.out.parents for name in args.corpus):
+        raise ValueError(f"--out {args.out} lies in the corpus; use another --out")
+    is_hub = args.corpus[0].startswith(HUB)
+    files = [] if is_hub else files_of(args.corpus)
+    args.bytes = sum(file.stat().st_size for file in files)
     about = args.out / "prepare.json"
     if about.exists():
         if not settings(args).items() <= json.loads(about.read_text("utf-8")).items():
