@@ -1,4 +1,4 @@
-"""tools/prepare.py: the same token files, however the work is cut, shared or broken off."""
+"""tools/prepare.py: the same files, however the work is cut, shared or broken off."""
 
 import io
 import json
@@ -41,7 +41,7 @@ RESULT = ("train.npy", "val.npy", "tokenizer.json")
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    """150 tales, among them 30 edited copies: some near duplicates, some too changed."""
+    """150 tales, 30 of them edited copies: some near duplicates, some too changed."""
     draw = random.Random(0)
     text = (ROOT / "data" / "long_tales.txt").read_text("utf-8")
     tales = split_documents(text)[:120]
@@ -295,7 +295,7 @@ PAGE = """<html><head><title>{0}</title><script>var menu = "{0}";</script></head
 
 
 def write_warc(path: Path, pages: dict[str, bytes], kind: str = "text/html") -> None:
-    """A small crawl: for each page a request, a response, and a robots.txt at the end."""
+    """A small crawl: a response for each page, and a robots.txt at the end."""
     from warcio.statusandheaders import StatusAndHeaders
     from warcio.warcwriter import WARCWriter
 

