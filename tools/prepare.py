@@ -444,7 +444,7 @@ def options(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--seed", type=int, default=1, help="of the split")
     p.add_argument("--filter", action="append", choices=("gopher", "c4"), default=[],
                    help="drop bad pages by the rules of Gopher or C4")  # fmt: skip
-    p.add_argument("--language", help="drop other languages than this (en, de, ...); needs "
+    p.add_argument("--language", help="drop other languages than this (en, ...); needs "
                    "fasttext-numpy2-wheel, fasteners, once a network")  # fmt: skip
     p.add_argument("--shard-mb", type=float, default=8.0, help="of a task's part")
     p.add_argument(
