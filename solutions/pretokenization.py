@@ -4,8 +4,7 @@ characters in it become. Built in chapters/02_bpe.ipynb.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import regex
@@ -13,64 +12,48 @@ import regex
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
 
 
-def need(fulfilled: object, message: str) -> None:
-    """ValueError with `message` unless `fulfilled`."""
-    if not fulfilled:
-        raise ValueError(message)
+def compile_pattern(pattern: str) -> regex.Pattern:
+    """`findall` of it gives what `pattern` matches and, in one piece each, the gaps.
 
-
-SPANS = re.compile(
-    r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+"
-)
-
-
-DIGITS = {r"\p{N}", r"\p{N}+"}
-CHARACTER_CLASS = re.compile(r"(\\p\{\w+\}|\[[^]]+\])\+?")
-
-
-def isolating(pattern: str) -> regex.Pattern:
-    """Its `findall` gives what `pattern` matches and, in one piece, each gap."""
+    ValueError for what is no pattern, has a group or matches an empty string.
+    """
     try:
         compiled = regex.compile(rf"{pattern}|(?:(?!{pattern})(?s:.))+")
     except regex.error as error:
         raise ValueError(f"{pattern=} is not a pattern: {error}") from None
-    need(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
-    empty = "" in compiled.findall(f"{pattern} a1!")
-    need(not empty, f"{pattern=} matches an empty string: write + for *")
+    if compiled.groups:
+        raise ValueError(f"{pattern=} has a group: write (?:...) for (...)")
+    if "" in compiled.findall(f"{pattern} a1!"):
+        raise ValueError(f"{pattern=} matches an empty string: write + for *")
     return compiled
 
 
-def cut_in_turn(text: str, patterns: list[regex.Pattern]) -> list[str]:
-    """`text` cut by the first pattern, each piece by the second, and so on."""
+def pretokenize(text: str, patterns: Sequence[regex.Pattern]) -> list[str]:
+    """Pre-tokens: `text` cut by the first pattern, its pieces by the second, ..."""
     pieces = [text]
     for pattern in patterns:
-        pieces = [part for piece in pieces for part in pattern.findall(piece)]
+        pieces = list(chain.from_iterable(map(pattern.findall, pieces)))
     return pieces
 
 
-def cutter(patterns: list[regex.Pattern]) -> Callable[[str], list[str]]:
-    """`cut_in_turn` by these patterns, without a detour where there is only one."""
-    if len(patterns) == 1:
-        return patterns[0].findall
-    return partial(cut_in_turn, patterns=patterns)
+# Cuts only where GPT-2's pattern cuts too, and needs no `regex`, which is slower.
+SPAN = re.compile(r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+")
 
 
-def cutters(pattern: str | Sequence[str]) -> tuple[Callable, Callable]:
-    """Two functions: one cuts a text into spans, the other a span into pre-tokens.
+def cutting_stages(pattern: str | Sequence[str]) -> tuple[list, list]:
+    """Patterns that cut text into spans, and patterns that cut a span into pre-tokens.
 
-    Of several patterns each cuts the pieces of the one before. SPANS cut only where
-    GPT-2's pattern cuts too, after digits or not. All other spans are what the first
-    pattern leaves that is more than a class of characters.
+    With GPT-2's pattern, after digits or not, SPAN finds the spans. With any other a
+    span is a pre-token. TypeError unless `pattern` is a str or a sequence of them.
     """
-    patterns, n = [pattern] if isinstance(pattern, str) else [*pattern], 1
-    need(patterns, f"{pattern=} has no pattern")
-    compiled = [isolating(one) for one in patterns]
-    last = patterns[-1].replace("++", "+").replace(r"|\s+$", "")
-    if last == GPT2_PATTERN and DIGITS.issuperset(patterns[:-1]):
-        return SPANS.findall, cutter(compiled)
-    while n < len(patterns) and CHARACTER_CLASS.fullmatch(patterns[n - 1]):
-        n += 1
-    return cutter(compiled[:n]), cutter(compiled[n:])
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    if not (isinstance(patterns, Sequence) and patterns):
+        raise TypeError(f"{pattern=} must be a str or a list of them")
+    compiled = [compile_pattern(one) for one in patterns]
+    *earlier, last = [one.replace("++", "+").replace(r"|\s+$", "") for one in patterns]
+    if last == GPT2_PATTERN and {r"\p{N}", r"\p{N}+"}.issuperset(earlier):
+        return [SPAN], compiled
+    return compiled, []
 
 
 def valid_text(name: str, text: str) -> str:
@@ -88,16 +71,36 @@ def special_pattern(names: Iterable[str]) -> regex.Pattern:
     return regex.compile("|".join(map(regex.escape, longest_first)) or "\ud800")
 
 
-def count_pretokens(texts: Iterable[str], pattern: str | Sequence[str] = GPT2_PATTERN,
+def count_pretokens(text: str | Iterable[str],
+                    pattern: str | Sequence[str] = GPT2_PATTERN,
                     special_tokens: Iterable[str] = ()) -> Counter[bytes]:
     """How often each pre-token occurs, as UTF-8. Special tokens cut the text and go.
 
     For a large corpus, count its parts in several processes and add the counts up.
     """
-    (spans_of, pieces_of), cut = cutters(pattern), special_pattern(special_tokens).split
-    parts = (part for text in texts for part in cut(valid_text("text", text)))
-    spans, counts = Counter(chain.from_iterable(map(spans_of, parts))), Counter()
+    if isinstance(text, bytes) or not isinstance(text, Iterable):
+        kind = type(text).__name__
+        raise TypeError(f"text must be str or an iterable of str, got {kind}")
+    span_patterns, piece_patterns = cutting_stages(pattern)
+    special = special_pattern(special_tokens)
+    spans, counts = Counter(), Counter()
+    for one in [text] if isinstance(text, str) else text:
+        for part in special.split(valid_text("text", one)):
+            spans.update(pretokenize(part, span_patterns))
     for span, n in spans.items():
-        for piece in pieces_of(span):
+        for piece in pretokenize(span, piece_patterns):
             counts[piece.encode("utf-8")] += n
     return counts
+
+
+def valid_parts(chunks: Iterable[str], size: int = 8192) -> Iterator[str]:
+    """The chunks in parts of about `size` characters, none of which ends in a half."""
+    half = ""  # a surrogate whose other half may follow
+    for chunk in chunks:
+        if not isinstance(chunk, str):
+            raise TypeError(f"chunks must be str, got {type(chunk).__name__}")
+        for start in range(0, len(chunk), size):
+            part = half + chunk[start : start + size]
+            half = part[-1] if "\ud800" <= part[-1] <= "\udbff" else ""
+            yield valid_text("chunks", part.removesuffix(half))
+    yield valid_text("chunks", half)

@@ -1,8 +1,7 @@
 """Text data: from a pile of text to batches of token ids.
 
-Reading and cleaning, documents, duplicates, the split, character tokens, n-gram
-baselines, batches, token files larger than memory.
-Built in chapters/01_text_data.ipynb.
+Five jobs, in this order: read and clean; split; count; find duplicates; serve batches
+and token files. Built in chapters/01_text_data.ipynb.
 """
 
 import itertools
@@ -12,10 +11,27 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Tokens = Sequence[int] | np.ndarray  # a row of ids: a list, an array, a token file
+
+
+def _require_text(name: str, text: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, got {type(text).__name__}")
+    if not text:
+        raise ValueError(f"{name}='' is empty; give at least one character")
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be an integer")
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def load_text(path: str | os.PathLike) -> str:
@@ -30,17 +46,8 @@ def load_text(path: str | os.PathLike) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"path={str(path)!r} is not UTF-8: byte 0x{data[error.start]:02x} at "
-            f"offset {error.start}; convert the file to UTF-8 first"
-        ) from None
-
-
-def _require_text(name: str, text: str) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a str, got {type(text).__name__}")
-    if not text:
-        raise ValueError(f"{name}='' is empty; give at least one character")
+        at = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise ValueError(f"path={str(path)!r} is not UTF-8: {at}; convert it") from None
 
 
 _LINE_BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
@@ -73,11 +80,102 @@ def split_documents(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _require_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be an integer")
-    if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}")
+def _require_not_one_text(documents: Iterable[str]) -> None:
+    if isinstance(documents, (str, bytes)):
+        raise TypeError("documents is one text; give a list of them (split_documents)")
+
+
+def train_val_split(
+    documents: list[str], val_fraction: float, *, generator: torch.Generator
+) -> tuple[list[str], list[str]]:
+    """Whole documents to one side or the other, drawn by `generator`; order is kept.
+
+    The validation side gets round(val_fraction * n) documents, but at least one, and
+    leaves at least one. Deduplicate first: a copy across the split is leakage.
+    """
+    _require_not_one_text(documents)
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction={val_fraction} must be above 0 and below 1")
+    n = len(documents)
+    _require_at_least("len(documents)", n, 2)
+    n_val = min(max(round(val_fraction * n), 1), n - 1)
+    chosen = set(torch.randperm(n, generator=generator)[:n_val].tolist())
+    train = [d for i, d in enumerate(documents) if i not in chosen]
+    return train, [documents[i] for i in sorted(chosen)]
+
+
+class CharTokenizer:
+    """One id for each character that occurs in a text, in code point order."""
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = sorted(set(characters))
+        self.vocab_size = len(self.characters)
+        self._ids = {c: i for i, c in enumerate(self.characters)}
+
+    @classmethod
+    def from_text(cls, text: str) -> "CharTokenizer":
+        """The tokenizer whose vocabulary is the set of characters of `text`."""
+        _require_text("text", text)
+        return cls(text)
+
+    def encode(self, text: str) -> list[int]:
+        """ValueError for a character outside the vocabulary: which one, and where."""
+        try:
+            return [self._ids[c] for c in text]
+        except KeyError as error:
+            c = error.args[0]
+            raise ValueError(
+                f"text has {c!r} at position {text.index(c)}, which the vocabulary of "
+                f"{self.vocab_size} characters lacks; build it from more text"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """ValueError for an id outside 0 .. vocab_size - 1."""
+        ids = [operator.index(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(f"ids has {i}, outside 0..{self.vocab_size - 1}")
+        return "".join(self.characters[i] for i in ids)
+
+
+def _require_ids(tokens: Tokens, vocab_size: int) -> np.ndarray:
+    """`tokens` as (n,) int64: at least two ids, all of them below vocab_size."""
+    _require_at_least("vocab_size", vocab_size, 1)
+    ids = np.asarray(tokens)
+    if ids.ndim != 1 or len(ids) < 2:
+        raise ValueError(f"tokens has shape {ids.shape}; give a row of at least 2 ids")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"tokens holds {ids.dtype}; give integer ids")
+    low, high = ids.min(), ids.max()
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"tokens spans ids {low}..{high}, outside 0..{vocab_size - 1}")
+    return ids.astype(np.int64)
+
+
+def _smoothed(counts: np.ndarray, k: float) -> Tensor:
+    """Counts as probabilities that sum to 1 along the last axis, add-k smoothed."""
+    if not 0 < k < float("inf"):
+        raise ValueError(f"k={k} must be above 0, or what is unseen gets probability 0")
+    counts = counts + k
+    return torch.from_numpy(counts / counts.sum(axis=-1, keepdims=True))
+
+
+def unigram_probabilities(tokens: Tokens, vocab_size: int, *, k: float = 1.0) -> Tensor:
+    """How often each token occurs, add-k smoothed: (V,) float64, sums to 1."""
+    ids = _require_ids(tokens, vocab_size)
+    return _smoothed(np.bincount(ids, minlength=vocab_size), k)
+
+
+def bigram_probabilities(tokens: Tokens, vocab_size: int, *, k: float = 1.0) -> Tensor:
+    """How often each token follows each, add-k smoothed: (V, V) float64, rows sum to 1.
+
+    Row a holds P(next | current = a) = (count(a, next) + k) / (count(a) + k V). The
+    table takes 8 V**2 bytes, so this is for small vocabularies.
+    """
+    ids = _require_ids(tokens, vocab_size)
+    pairs = ids[:-1] * vocab_size + ids[1:]
+    counts = np.bincount(pairs, minlength=vocab_size**2)
+    return _smoothed(counts.reshape(vocab_size, vocab_size), k)
 
 
 def shingles(text: str, size: int = 9) -> np.ndarray:
@@ -116,12 +214,12 @@ def minhash(numbers: np.ndarray, n_hashes: int = 120) -> np.ndarray:
     1997). The functions are fixed: x -> (a x + b) mod 2**64, its upper half.
     """
     _require_at_least("n_hashes", n_hashes, 1)
-    if not len(numbers):
-        raise ValueError("numbers is empty; give at least one shingle")
+    _require_at_least("len(numbers)", len(numbers), 1)
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 2**63, (2, n_hashes, 1), dtype=np.uint64)
+    odd = 2 * a + 1
     blocks = np.array_split(numbers, len(numbers) // 4096 + 1)  # bounds the memory
-    smallest = [((2 * a + 1) * block + b >> 32).min(axis=1) for block in blocks]
+    smallest = [((odd * block + b) >> 32).min(axis=1) for block in blocks]
     return np.min(smallest, axis=0)
 
 
@@ -133,17 +231,11 @@ def rows_per_band(threshold: float, n_hashes: int = 120) -> int:
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
-    _require_at_least("n_hashes", n_hashes, 1)
-    divisors = [r for r in range(1, n_hashes + 1) if n_hashes % r == 0]
-    good = [r for r in divisors if (1 - threshold**r) ** (n_hashes // r) < 1e-3]
-    if not good:
-        raise ValueError(f"threshold={threshold} is too low for {n_hashes} hashes")
-    return max(good)
-
-
-def _require_not_one_text(documents) -> None:
-    if isinstance(documents, (str, bytes)):
-        raise TypeError("documents is one text; give a list of them (split_documents)")
+    for rows in range(n_hashes, 0, -1):
+        missed = (1 - threshold**rows) ** (n_hashes // rows)
+        if n_hashes % rows == 0 and missed < 1e-3:
+            return rows
+    raise ValueError(f"threshold={threshold} is too low for {n_hashes} hashes")
 
 
 def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str]:
@@ -158,139 +250,48 @@ def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str
     """
     _require_not_one_text(documents)
     rows = rows_per_band(threshold)
-    kept, hashes, buckets = [], [], {}
+    kept: list[str] = []
+    signatures: list[np.ndarray] = []
+    buckets: dict[int, list[int]] = {}  # label -> indices into kept
     for document in documents:
         numbers = shingles(document)
         own = minhash(numbers)
-        labels = [hash((i, *b)) for i, b in enumerate(own.reshape(-1, rows).tolist())]
+        bands = own.reshape(-1, rows).tolist()
+        labels = [hash((i, *band)) for i, band in enumerate(bands)]
         met = {j for label in labels for j in buckets.get(label, ())}
         # Equal hashes estimate Jaccard; 0.25 is more than five standard errors.
-        near = [j for j in met if (own == hashes[j]).mean() > threshold - 0.25]
+        near = [j for j in met if (own == signatures[j]).mean() > threshold - 0.25]
         if not any(jaccard(numbers, shingles(kept[j])) >= threshold for j in near):
             for label in labels:
                 buckets.setdefault(label, []).append(len(kept))
             kept.append(document)
-            hashes.append(own.astype(np.uint32))
+            signatures.append(own.astype(np.uint32))
     return kept
 
 
-def train_val_split(
-    documents: list[str], val_fraction: float, *, generator: torch.Generator
-) -> tuple[list[str], list[str]]:
-    """Whole documents to one side or the other, drawn by `generator`; order is kept.
-
-    The validation side gets round(val_fraction * n) documents, but at least one, and
-    leaves at least one. Deduplicate first: a copy across the split is leakage.
-    """
-    _require_not_one_text(documents)
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction={val_fraction} must be above 0 and below 1")
-    n = len(documents)
-    if n < 2:
-        raise ValueError(f"documents: {n} cannot be split in two; give at least 2")
-    n_val = min(max(round(val_fraction * n), 1), n - 1)
-    chosen = set(torch.randperm(n, generator=generator)[:n_val].tolist())
-    train = [d for i, d in enumerate(documents) if i not in chosen]
-    return train, [documents[i] for i in sorted(chosen)]
-
-
-class CharTokenizer:
-    """One id for each character that occurs in a text, in code point order."""
-
-    def __init__(self, characters: Iterable[str]) -> None:
-        self.characters = sorted(set(characters))
-        self._ids = {c: i for i, c in enumerate(self.characters)}
-
-    @classmethod
-    def from_text(cls, text: str) -> "CharTokenizer":
-        """The tokenizer whose vocabulary is the set of characters of `text`."""
-        _require_text("text", text)
-        return cls(text)
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.characters)
-
-    def encode(self, text: str) -> list[int]:
-        """ValueError for a character outside the vocabulary: which one, and where."""
-        try:
-            return [self._ids[c] for c in text]
-        except KeyError as error:
-            c = error.args[0]
-            raise ValueError(
-                f"text has {c!r} at position {text.index(c)}, which the vocabulary of "
-                f"{self.vocab_size} characters lacks; build it from more text"
-            ) from None
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """ValueError for an id outside 0 .. vocab_size - 1."""
-        ids = [operator.index(i) for i in ids]
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(f"ids has {i}, outside 0..{self.vocab_size - 1}")
-        return "".join(self.characters[i] for i in ids)
-
-
-def unigram_probabilities(tokens, vocab_size: int, *, k: float = 1.0) -> Tensor:
-    """How often each token occurs, add-k smoothed: (V,) float64, sums to 1."""
-    ids = _checked_ids(tokens, vocab_size, k)
-    counts = np.bincount(ids, minlength=vocab_size) + k
-    return torch.from_numpy(counts / counts.sum())
-
-
-def bigram_probabilities(tokens, vocab_size: int, *, k: float = 1.0) -> Tensor:
-    """How often each token follows each, add-k smoothed: (V, V) float64, rows sum to 1.
-
-    Row a holds P(next | current = a) = (count(a, next) + k) / (count(a) + k V). The
-    table takes 8 V**2 bytes, so this is for small vocabularies.
-    """
-    ids = _checked_ids(tokens, vocab_size, k)
-    pairs = ids[:-1] * vocab_size + ids[1:]
-    counts = np.bincount(pairs, minlength=vocab_size**2).reshape(vocab_size, -1) + k
-    return torch.from_numpy(counts / counts.sum(axis=1, keepdims=True))
-
-
-def _checked_ids(tokens, vocab_size: int, k: float) -> np.ndarray:
-    _require_at_least("vocab_size", vocab_size, 1)
-    if not 0 < k < float("inf"):
-        raise ValueError(f"k={k} must be above 0, or what is unseen gets probability 0")
-    ids = np.asarray(tokens)
-    if ids.ndim != 1 or len(ids) < 2:
-        raise ValueError(f"tokens has shape {ids.shape}; give a row of at least 2 ids")
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"tokens holds {ids.dtype}; give integer ids")
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        raise ValueError(
-            f"tokens spans ids {ids.min()}..{ids.max()}, outside 0..{vocab_size - 1}"
-        )
-    return ids.astype(np.int64)
-
-
-def _require_window(tokens, context_length: int) -> None:
+def _require_window(tokens: Tokens, context_length: int) -> None:
     _require_at_least("context_length", context_length, 1)
     if len(tokens) < context_length + 1:
         raise ValueError(
-            f"tokens has {len(tokens)} ids, too few for one window of "
-            f"context_length={context_length} and its targets; give at least "
-            f"{context_length + 1} ids or shorten the context"
+            f"tokens has {len(tokens)} ids, too few: give at least "
+            f"{context_length + 1} ids or shorten context_length={context_length}"
         )
 
 
-def _take(tokens, starts: np.ndarray, context_length: int) -> Tensor:
+def _take(tokens: Tokens, starts: np.ndarray, context_length: int) -> Tensor:
     """The windows that begin at `starts`, (B, T + 1) int64; nothing else is read."""
     if isinstance(tokens, Sequence):  # a list, a range
         picked = np.array([tokens[i : i + context_length + 1] for i in starts.tolist()])
     else:  # an array, a token file
-        places = starts.reshape(-1, 1) + np.arange(context_length + 1)  # (B, T + 1)
-        picked = np.asarray(tokens[places])
+        positions = starts.reshape(-1, 1) + np.arange(context_length + 1)  # (B, T + 1)
+        picked = np.asarray(tokens[positions])
     if picked.ndim != 2 or picked.dtype.kind not in "iu":
-        shape, kind = picked.shape[2:], picked.dtype
-        raise TypeError(f"tokens must be one row of integers, got {kind} {shape or ''}")
+        raise TypeError(f"tokens must be one row of integers, got {picked.dtype}")
     return torch.from_numpy(picked.astype(np.int64))
 
 
 def get_batch(
-    tokens,
+    tokens: Tokens,
     batch_size: int,
     context_length: int,
     *,
@@ -299,11 +300,11 @@ def get_batch(
     rank: int = 0,
     world: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Windows from random places: inputs x and targets y, (B, T) int64 each.
+    """Windows from random positions: inputs x and targets y, (B, T) int64 each.
 
     y[b, t] is the token that follows x[b, t]. `tokens` is (n,): a list, an array or a
     token file; only the windows drawn are read from it. Of `world` processes that share
-    a batch (chapter 6), each draws the same places and reads every world-th of them,
+    a batch (chapter 6), each draws the same starts and reads every world-th of them,
     beginning with number `rank`: B is then batch_size / world.
     """
     _require_at_least("batch_size", batch_size, 1)
@@ -314,7 +315,7 @@ def get_batch(
     return picked[:, :-1], picked[:, 1:]
 
 
-def windows(tokens, context_length: int) -> tuple[Tensor, Tensor]:
+def windows(tokens: Tokens, context_length: int) -> tuple[Tensor, Tensor]:
     """The whole text in order: x and y, (N, T) int64, where each target counts once.
 
     The windows lie end to end. The last one is moved back so that it fits; its targets
@@ -323,11 +324,16 @@ def windows(tokens, context_length: int) -> tuple[Tensor, Tensor]:
     _require_window(tokens, context_length)
     n_targets = len(tokens) - 1
     starts = np.arange(0, n_targets, context_length)
-    starts[-1] = n_targets - context_length
+    moved_back = starts[-1] + context_length - n_targets
+    starts[-1] -= moved_back
     picked = _take(tokens, starts, context_length)  # (N, T + 1)
     x, y = picked[:, :-1], picked[:, 1:].clone()
-    y[-1, : -n_targets % context_length] = -100  # as many as it was moved back
+    y[-1, :moved_back] = -100
     return x, y
+
+
+_HEADER = 128  # bytes: where the ids of an .npy file begin
+_BLOCK = 1 << 20  # ids
 
 
 def write_tokens(path: str | os.PathLike, ids: Iterable[int]) -> int:
@@ -337,61 +343,62 @@ def write_tokens(path: str | os.PathLike, ids: Iterable[int]) -> int:
     grow with their number. The file appears under its name only when it is complete.
     ValueError for no ids at all and for ids outside 0 .. 2**32 - 1.
     """
-    raw, part = Path(f"{path}.raw"), Path(f"{path}.part")
+    part = Path(f"{path}.part")
     try:
-        count, largest = _write_raw(raw, ids)
-        if not count:
-            raise ValueError("ids is empty; give at least one token id")
-        dtype = "<u2" if largest < 2**16 else "<u4"
-        wide = np.memmap(raw, dtype="<u4", mode="r")
-        stored = np.lib.format.open_memmap(part, "w+", dtype, (count,))
-        stored[:] = wide
-        stored.flush()
-        del wide, stored  # Windows cannot rename or remove a file that is mapped
+        with open(part, "wb+") as file:
+            count, dtype = _write_blocks(file, map(operator.index, ids))
+            if not count:
+                raise ValueError("ids is empty; give at least one token id")
+            header = {"descr": dtype, "fortran_order": False, "shape": (count,)}
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it has its name
         os.replace(part, path)
     finally:
-        raw.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
     return count
 
 
-def _write_raw(path: Path, ids: Iterable[int]) -> tuple[int, int]:
-    """All ids as uint32, without a header; their number and the largest."""
-    ids, count, largest = map(operator.index, ids), 0, 0
-    with open(path, "wb") as file:
-        while block := list(itertools.islice(ids, 1 << 20)):
-            low, high = min(block), max(block)
-            if low < 0 or high >= 2**32:
-                bad = low if low < 0 else high
-                raise ValueError(f"ids has {bad}, outside 0..{2**32 - 1}")
-            file.write(np.array(block, dtype="<u4").tobytes())
-            count, largest = count + len(block), max(largest, high)
-    return count, largest
+def _write_blocks(file: BinaryIO, ids: Iterable[int]) -> tuple[int, str]:
+    """Write the ids behind room for a header; their number and their type."""
+    count = 0
+    dtype = "<u2"
+    file.seek(_HEADER)
+    while block := list(itertools.islice(ids, _BLOCK)):
+        low, high = min(block), max(block)
+        if low < 0 or high >= 2**32:
+            raise ValueError(f"ids spans {low}..{high}, outside 0..{2**32 - 1}")
+        if high >= 2**16 and dtype == "<u2":
+            _widen(file, count)
+            dtype = "<u4"
+        file.write(np.array(block, dtype=dtype).tobytes())
+        count += len(block)
+    return count, dtype
+
+
+def _widen(file: BinaryIO, count: int) -> None:
+    """Give the first `count` ids four bytes instead of two, from the back."""
+    for start in reversed(range(0, count, _BLOCK)):
+        file.seek(_HEADER + 2 * start)
+        narrow = np.frombuffer(file.read(2 * _BLOCK), dtype="<u2")
+        file.seek(_HEADER + 4 * start)
+        file.write(narrow.astype("<u4").tobytes())
+    file.seek(_HEADER + 4 * count)
 
 
 def read_tokens(path: str | os.PathLike) -> np.ndarray:
     """Open a token file: (n,) uint16 or uint32, memory-mapped: nothing is read yet.
 
-    ValueError for anything else, such as an archive (.npz) or ids without NumPy's
-    header (nanoGPT's train.bin), which np.fromfile reads and write_tokens converts.
+    ValueError for anything else, such as a file that is cut off, an archive (.npz), or
+    ids without NumPy's header (nanoGPT's train.bin), which np.fromfile reads.
     """
-    with open(path, "rb") as file:
-        start = file.read(len(np.lib.format.MAGIC_PREFIX))
-    if start != np.lib.format.MAGIC_PREFIX:
-        raise ValueError(
-            f"path={str(path)!r} is not a token file (.npy): it begins with {start!r}; "
-            "write it with write_tokens (ids in a raw file: read np.fromfile first)"
-        )
+    remedy = "write it with write_tokens (raw ids: read np.fromfile first)"
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        raise ValueError(
-            f"path={str(path)!r} is not a token file: it is cut off, or holds no "
-            "numbers; write it again with write_tokens"
-        ) from None
+        tokens = np.lib.format.open_memmap(path, mode="r")
+    except ValueError:
+        raise ValueError(f"path={str(path)!r} is not a token file; {remedy}") from None
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
-        raise ValueError(
-            f"path={str(path)!r} holds {tokens.dtype} of shape {tokens.shape}, not "
-            "one row of uint16 or uint32; write it with write_tokens"
-        )
+        held = f"{tokens.dtype} of shape {tokens.shape}"
+        raise ValueError(f"path={str(path)!r} holds {held}, not a row of ids; {remedy}")
     return tokens

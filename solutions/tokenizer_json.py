@@ -5,15 +5,19 @@ A file that asks for something else is refused by name. Built in chapters/02_bpe
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import regex
 
-from .pretokenization import GPT2_PATTERN, need
-
+from .pretokenization import GPT2_PATTERN
 SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
 UNSHOW = dict.fromkeys(SHOW, "\uffff") | {ord(c): b for b, c in SHOW.items()}
+
+
+def _require(fulfilled: object, message: str) -> None:
+    """ValueError with `message` unless `fulfilled`."""
+    if not fulfilled:
+        raise ValueError(message)
 
 
 def show(token: bytes) -> str:
@@ -37,7 +41,7 @@ def is_shown(name: str) -> bool:
 def supported(settings: dict, **values: object) -> None:
     """ValueError unless each of the `settings` named is missing or as in `values`."""
     for name, value in values.items():
-        need(settings.get(name, value) == value, f"{name}={settings.get(name)!r}")
+        _require(settings.get(name, value) == value, f"{name}={settings.get(name)!r}")
 
 
 def shared_pattern(pattern: str) -> str:
@@ -51,7 +55,7 @@ def shared_pattern(pattern: str) -> str:
     odd += regex.findall(r"\}\+|[][^$]|\(\?(?!i?:|<?[=!]|>).", bare)
     if "(?i" in pattern:  # there one letter, such as a ligature, may match these two
         odd += regex.findall(r"(?i)ff|fi|fl|ss|st", bare)
-    need(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
+    _require(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
     return pattern
 
 
@@ -74,7 +78,7 @@ def spelled_out(pattern: str) -> str:
 
 def patterns_of(pre_tokenizer: dict) -> list[str]:
     """The patterns of a tokenizer.json, in order. ValueError for other cuts."""
-    need(pre_tokenizer, f"{pre_tokenizer=}")
+    _require(pre_tokenizer, f"{pre_tokenizer=}")
     *steps, level = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     supported(level, type="ByteLevel", add_prefix_space=False)
     patterns = []
@@ -88,7 +92,7 @@ def patterns_of(pre_tokenizer: dict) -> list[str]:
         patterns.append(shared_pattern(pattern))
     if level.get("use_regex", True):
         patterns.append(GPT2_PATTERN)
-    need(patterns, "use_regex=False without a Split")
+    _require(patterns, "use_regex=False without a Split")
     return patterns
 
 
@@ -99,7 +103,7 @@ def added_ids(added: list[dict], vocab: dict[str, int]) -> dict[str, int]:
         supported(token, **flags, normalized=added[0].get("normalized"))
         name, free = token["content"], max([len(vocab) - 1, *ids.values()]) + 1
         known = token["id"] == vocab.get(name, free) and not is_shown(name)
-        need(known, f"added_tokens: {name!r} with the id {token['id']}")
+        _require(known, f"added_tokens: {name!r} with the id {token['id']}")
         ids[name] = token["id"]
     return ids
 
@@ -118,12 +122,12 @@ def read_tokenizer(path: str | Path, *, add_special_tokens: bool = True) -> dict
     supported(whole, **UNUSED)
     supported({name: model.get(name) or None for name in UNUSED}, **UNUSED)
     last = whole.get("post_processor") or {"type": "ByteLevel"}
-    need(not add_special_tokens or last["type"] == "ByteLevel",
+    _require(not add_special_tokens or last["type"] == "ByteLevel",
          f"post_processor={last['type']!r}: add_special_tokens=False leaves it out")
     special = added_ids(whole["added_tokens"], model["vocab"])
     ids = (model["vocab"] | special).items()
     vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
-    need(len(vocab) == len(ids), "vocab has two tokens for one id")
+    _require(len(vocab) == len(ids), "vocab has two tokens for one id")
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     return {"merges": [tuple(map(unshow, pair)) for pair in merges], "vocab": vocab,
             "pattern": patterns if len(patterns) > 1 else patterns[0],
@@ -131,17 +135,17 @@ def read_tokenizer(path: str | Path, *, add_special_tokens: bool = True) -> dict
             "ignore_merges": bool(model.get("ignore_merges"))}
 
 
-def write_tokenizer(path: str | Path, *, merges: list[tuple], vocab: dict[int, bytes],
-                    special_tokens: dict[str, int], pattern: str | Sequence[str],
-                    ignore_merges: bool) -> None:
-    """Write a tokenizer.json from which `tokenizers` gives the same ids."""
-    own = {i: name for name, i in special_tokens.items()}
+def write_tokenizer(path: str | Path, tokenizer) -> None:
+    """Write a BPETokenizer as tokenizer.json: `tokenizers` gives the same ids."""
+    vocab = tokenizer.vocab
+    own = {i: name for name, i in tokenizer.special_tokens.items()}
     shown = {own.get(i) or show(token): i for i, token in sorted(vocab.items())}
-    unclear = len(shown) < len(vocab) or any(map(is_shown, special_tokens))
-    need(not unclear, f"special_tokens: rename one of {own}")
+    unclear = len(shown) < len(vocab) or any(map(is_shown, own.values()))
+    _require(not unclear, f"special_tokens: rename one of {own}")
     no = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
     added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
     steps = []
+    pattern = tokenizer.pattern
     for one in [pattern] if isinstance(pattern, str) else pattern:
         # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
         plain = regex.sub(r"(\{\d+,\d+\})\+", r"\1", spelled_out(one))
@@ -151,8 +155,8 @@ def write_tokenizer(path: str | Path, *, merges: list[tuple], vocab: dict[int, b
     level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
     level["type"] = "ByteLevel"
     cuts = {"type": "Sequence", "pretokenizers": [*steps, level]}
-    model = {"type": "BPE", "vocab": shown, "ignore_merges": ignore_merges,
-             "merges": [[show(a), show(b)] for a, b in merges]}
+    model = {"type": "BPE", "vocab": shown, "ignore_merges": tokenizer.ignore_merges,
+             "merges": [[show(a), show(b)] for a, b in tokenizer.merges]}
     whole = {"version": "1.0", "added_tokens": added, "decoder": level,
              "pre_tokenizer": cuts, "model": model}
     new = Path(f"{path}.new")  # renamed when complete, so that nothing is lost

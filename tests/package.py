@@ -6,6 +6,7 @@ other modules are yours as far as they are written (tools/learner.py).
 """
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import traceback
 import xml.etree.ElementTree as xml
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ def add_option(parser: pytest.Parser) -> None:
     parser.addoption(
         "--package", metavar="FOLDER", help="test your own package, as from blank.py"
     )
+    parser.addoption(
+        "--package-report", metavar="FILE", help="also write the table, as JSON"
+    )
 
 
 def skip_if_not_written(error: Exception) -> None:
@@ -59,6 +63,7 @@ def run_tests(name: str, folder: Path, extra: list[str]) -> dict[str, list]:
         report = Path(temporary) / "report.xml"
         command = [sys.executable, "-m", "pytest", f"tests/test_{name}.py", "-q"]
         command += ["-o", "addopts=", "--tb=short", f"--junitxml={report}", *extra]
+        command += ["-p", "no:nbval", "-p", "no:xdist"]  # seconds to load, no use here
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True
         )
@@ -88,6 +93,8 @@ def explained(fact: str, problem: xml.Element | str) -> str:
         return f"  {fact}\n      {problem.strip()[-600:]}"
     text = problem.text or ""
     message = (problem.get("message") or "").strip().splitlines() or [""]
+    if message == ["collection failure"]:  # the file of tests cannot be imported
+        message = re.findall(r"^E +(\S.*)", text, re.M)[-3:]
     places = re.findall(r"^(\S+\.py:\d+)", text, re.M)
     where = f"  ({' <- '.join(reversed(places[-3:]))})" if places else ""
     lines = [line for line in message[:3] if line.strip()]
@@ -95,30 +102,59 @@ def explained(fact: str, problem: xml.Element | str) -> str:
 
 
 def functions(path: Path) -> dict[str, ast.FunctionDef]:
-    return to_write(ast.parse(path.read_text("utf-8"))) if path.exists() else {}
+    """What a module consists of; nothing if it is missing or is no Python."""
+    try:
+        return to_write(ast.parse(path.read_text("utf-8")))
+    except (FileNotFoundError, SyntaxError):
+        return {}
 
 
-def table(folder: Path, results: dict[str, dict[str, list]]) -> str:
-    """One row per module; the tests of a chapter stand in the row of its last module."""
-    rows = [f"{'module':16} {'written':>9} {'right':>7} {'wrong':>7} {'to do':>7}"]
+def rows(folder: Path, results: dict[str, dict[str, list]]) -> list[dict]:
+    """One per module: module, written, functions, right, wrong, to do.
+
+    The tests of a chapter stand in the row of its last module. In the other rows, and
+    for tests that have not ended, the last three are None.
+    """
+    found = []
     for name, modules in TESTS.items():
         for module in modules:
             own = functions(folder / f"{module}.py")
             needed = functions(ROOT / "solutions" / f"{module}.py")
             done = sum(n in own and not is_blank(own[n]) for n in needed)
-            row = f"{module:16} {f'{done}/{len(needed)}':>9}"
-            if module == modules[-1] and name in results:
-                counts = [len(results[name].get(k, [])) for k in ("right", "wrong", "to do")]
-                row += "".join(f" {count:7}" for count in counts)
-            rows.append(row)
-    return "\n".join(rows)
+            row = {"module": module, "written": done, "functions": len(needed)}
+            tested = module == modules[-1] and name in results
+            for kind in ("right", "wrong", "to do"):
+                row[kind] = len(results[name].get(kind, [])) if tested else None
+            found.append(row)
+    return found
+
+
+def table(folder: Path, results: dict[str, dict[str, list]]) -> str:
+    """What `rows` says, to be read."""
+    lines = [f"{'module':16} {'written':>9} {'right':>7} {'wrong':>7} {'to do':>7}"]
+    for row in rows(folder, results):
+        done = f"{row['written']}/{row['functions']}"
+        line = f"{row['module']:16} {done:>9}"
+        if row["right"] is not None:
+            line += "".join(f" {row[kind]:7}" for kind in ("right", "wrong", "to do"))
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def write_report(file: Path, folder: Path, results: dict[str, dict[str, list]]) -> None:
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(rows(folder, results), indent=1) + "\n", "utf-8")
+    new.replace(file)
 
 
 def next_to_write(folder: Path) -> str:
     """The first function of the course that is still blank, and what it promises."""
     for module in [module for modules in TESTS.values() for module in modules]:
         path = folder / f"{module}.py"
-        own = functions(path)
+        try:
+            own = to_write(ast.parse(path.read_text("utf-8"))) if path.exists() else {}
+        except SyntaxError as error:
+            return f"Mend first: {path}:{error.lineno} is not Python: {error.msg}"
         for name, given in functions(ROOT / "solutions" / f"{module}.py").items():
             if name not in own or is_blank(own[name]):
                 line = f":{own[name].lineno}" if name in own else ""
@@ -127,15 +163,22 @@ def next_to_write(folder: Path) -> str:
     return "Everything is written."
 
 
-def report(folder: Path, chosen: list[str], extra: list[str]) -> int:
-    """Runs the tests, two files at a time, and prints what they say. Returns 0 or 1."""
+def report(folder: Path, chosen: list[str], extra: list[str], file: Path | None) -> int:
+    """Runs the tests, two files at a time, and prints what they say. Returns 0 or 1.
+
+    file: gets the table as JSON, and again after each file of tests.
+    """
+    results = {}
     with ThreadPoolExecutor(2) as pool:
-        futures = {n: pool.submit(run_tests, n, folder, extra) for n in chosen}
-        results = {}
-        for name, future in futures.items():
+        futures = {pool.submit(run_tests, n, folder, extra): n for n in chosen}
+        for future in as_completed(futures):
+            name = futures[future]
             results[name] = future.result()
             print(f"{name}: {len(results[name].get('wrong', []))} wrong", flush=True)
-    for name, found in results.items():
+            if file:
+                write_report(file, folder, results)
+    for name in chosen:
+        found = results[name]
         if found.get("wrong"):
             print(f"\nWrong in {name}:")
             for fact, problem in found["wrong"][:8]:
@@ -157,4 +200,6 @@ def main(config: pytest.Config) -> int:
     named = [Path(arg.split("::")[0]).stem.removeprefix("test_") for arg in config.args]
     chosen = [name for name in TESTS if name in named] or list(TESTS)
     extra = ["-k", config.option.keyword] if config.option.keyword else []
-    return report(folder, chosen, extra)
+    file = config.option.package_report
+    file = config.invocation_params.dir / file if file else None
+    return report(folder, chosen, extra, file)

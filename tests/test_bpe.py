@@ -1,5 +1,6 @@
 """Byte-pair encoding against brute force, tiktoken and tokenizers."""
 
+import functools
 import json
 import os
 import pickle
@@ -25,12 +26,15 @@ from solutions.bpe import (
     GPT2_PATTERN,
     BPETokenizer,
     count_pretokens,
-    cutters,
+    cutting_stages,
     learn_merges,
     merge_long_word,
     merge_word,
+    pretokenize,
     train_bpe,
+    valid_parts,
 )
+from solutions.tokenizer_json import show, unshow
 
 ROOT = Path(__file__).resolve().parent.parent
 TALES = (ROOT / "data" / "tales.txt").read_text("utf-8")[:800_000]
@@ -246,14 +250,16 @@ TIKTOKENS_GPT2 = (
 
 
 def assert_two_cuts_are_one(pattern: str, text: str) -> None:
-    words_of, pieces_of = cutters(pattern)
-    twice = [piece for word in words_of(text) for piece in pieces_of(word)]
+    spans_by, pieces_by = cutting_stages(pattern)
+    spans = pretokenize(text, spans_by)
+    twice = [piece for span in spans for piece in pretokenize(span, pieces_by)]
     assert twice == regex.findall(pattern, text)
 
 
 @pytest.mark.parametrize("pattern", [GPT2_PATTERN, TIKTOKENS_GPT2], ids=["own", "tikt"])
-def test_words_cut_only_where_the_pattern_cuts_too(pattern):
-    assert len(cutters(pattern)[0]("a b, c")) == 4, "this test is about words"
+def test_spans_end_only_where_the_pattern_cuts_too(pattern):
+    spans = pretokenize("a b, c", cutting_stages(pattern)[0])
+    assert len(spans) == 4, "this test is about spans"
     first = [chr(c) for c in range(0x3400)]  # all that is white space is among them
     for around in ("a{0}b", " {0}, {0}. ", "\n{0} {0}", "é{0}'s {0}1", ".{0}\t{0} "):
         assert_two_cuts_are_one(pattern, "".join(map(around.format, first)))
@@ -267,14 +273,14 @@ def test_words_cut_only_where_the_pattern_cuts_too(pattern):
 
 @given(st.text("aZé \n\t\r\x1c\x1f\x85\xa0\u3000',.;:!?-_1²\u0301🦊", max_size=20))
 @settings(max_examples=2000, deadline=None)
-def test_words_cut_only_where_the_pattern_cuts_too_on_drawn_texts(text):
+def test_spans_end_only_where_the_pattern_cuts_too_on_drawn_texts(text):
     assert_two_cuts_are_one(GPT2_PATTERN, text)
 
 
-def test_the_words_of_another_pattern_are_its_pieces():
-    words_of, pieces_of = cutters(r"\w+,? \w+|\s|(?<=b)c")
-    assert words_of("ab, cd bc") == ["ab, cd", " ", "b", "c"]
-    assert pieces_of("ab, cd") == ["ab, cd"] and pieces_of("c") == ["c"]
+def test_the_spans_of_another_pattern_are_its_pre_tokens():
+    spans_by, pieces_by = cutting_stages(r"\w+,? \w+|\s|(?<=b)c")
+    assert pretokenize("ab, cd bc", spans_by) == ["ab, cd", " ", "b", "c"]
+    assert pretokenize("ab, cd", pieces_by) == ["ab, cd"]
 
 
 @EACH_PATTERN
@@ -371,6 +377,48 @@ def test_ids_are_gpt2s_on_the_tales_and_it_can_be_given_back(gpt2):
     assert ours.to_tiktoken("again")._mergeable_ranks == theirs._mergeable_ranks
 
 
+def gpt2_excerpt() -> dict[int, tuple[bytes, bytes]]:
+    """Rank -> merge, from the few of GPT-2's merges that are stored with the tests."""
+    rows = (ROOT / "tests" / "gpt2_merges.txt").read_text("utf-8").splitlines()
+    parts = [row.split(" ") for row in rows if not row.startswith("#")]
+    return {int(rank): (unshow(a), unshow(b)) for rank, a, b in parts}
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Hello world", [15496, 995]),
+        ("The fox ran into the wood.", [464, 21831, 4966, 656, 262, 4898, 13]),
+        (" SolidGoldMagikarp", [43453]),
+        ("Don't 1984", [3987, 470, 12844]),
+        ("\u304a", [2515, 232]),
+    ],
+)
+def test_some_of_gpt2s_merges_give_its_ids(text, expected):
+    ranks = gpt2_excerpt()
+    order = sorted(range(256), key=lambda b: (show(bytes([b])) != chr(b), b))
+    vocab = {i: bytes([b]) for i, b in enumerate(order)}
+    vocab |= {256 + rank: a + b for rank, (a, b) in ranks.items()}
+    tokenizer = BPETokenizer(list(ranks.values()), vocab=vocab)
+    assert tokenizer.encode(text) == expected and tokenizer.decode(expected) == text
+
+
+def test_the_merges_stored_are_gpt2s(gpt2):
+    merges = gpt2[1].merges
+    assert all(merges[rank] == pair for rank, pair in gpt2_excerpt().items())
+
+
+def test_more_merges_never_give_more_tokens():
+    merges = learn_merges(count_pretokens([TALES[:100_000]]), 300)
+    rng = random.Random(9)
+    for text in [TALES[100_000:103_000], *(odd_text(rng) for _ in range(20))]:
+        sizes = [
+            len(BPETokenizer(merges[:n]).encode(text, disallowed_special=()))
+            for n in range(0, 301, 7)
+        ]
+        assert sizes == sorted(sizes, reverse=True)
+
+
 # Streams
 
 
@@ -378,10 +426,11 @@ def test_ids_are_gpt2s_on_the_tales_and_it_can_be_given_back(gpt2):
 def tiny_steps():
     """The module with steps of 8 characters, so that short texts take many steps."""
     source = Path(bpe.__file__).read_text("utf-8")
-    assert source.count("8192") == 3
+    assert source.count("8192") == 1
     module = types.ModuleType("tiny_steps")
     module.__package__ = "solutions"
     exec(source.replace("8192", "8"), module.__dict__)
+    module.valid_parts = functools.partial(valid_parts, size=8)
     return module
 
 
@@ -685,16 +734,15 @@ def test_a_stream_with_several_cuts_is_the_same_however_it_is_cut(
     agree()
 
 
-def test_a_stream_with_digits_cut_off_holds_little(cut_by):
+def test_a_stream_with_digits_cut_off_holds_little(cut_by, monkeypatch):
     ours, longest = BPETokenizer.load(cut_by("runs_of_digits")[1]), 0
-    real = ours._spans
 
-    def watched(text):
+    def watched(text, patterns):
         nonlocal longest
         longest = max(longest, len(text))
-        return real(text)
+        return pretokenize(text, patterns)
 
-    ours._spans = watched
+    monkeypatch.setattr(bpe, "pretokenize", watched)
     text = TALES[:300_000].replace("1", "one")  # one piece for the first pattern
     chunks = (text[i : i + 5000] for i in range(0, len(text), 5000))
     assert list(ours.encode_iterable(chunks)) == ours.encode_ordinary(text)
@@ -924,6 +972,13 @@ BYTES = {i: bytes([i]) for i in range(256)}
         (lambda: train_bpe("abc", 256, special_tokens=[END]), "vocab_size=256 .*257"),
         (lambda: train_bpe("abc", 10**9), "vocab_size=1000000000"),
         (lambda: train_bpe([b"abc"], 300), "text must be str, got bytes"),
+        (lambda: train_bpe(b"abc", 300), "text must be str or an iterable.*bytes"),
+        (lambda: train_bpe(5, 300), "text must be str or an iterable.*int"),
+        (lambda: train_bpe("abc", "300"), "vocab_size='300' must be an int"),
+        (lambda: train_bpe("abc", 300.0), "vocab_size=300.0 must be an int"),
+        (lambda: train_bpe("abc", 300, pattern=[]), r"pattern=\[\] must be"),
+        (lambda: train_bpe("abc", 300, pattern=5), "pattern=5 must be"),
+        (lambda: train_bpe("abc", 300, special_tokens=[5]), "special_tokens=.5. must"),
         (lambda: train_bpe("abc", 300, special_tokens=END), "special_tokens='<"),
         (lambda: train_bpe("abc", 300, special_tokens=[""]), "special_tokens="),
         (lambda: train_bpe("abc", 300, pattern="(a"), "pattern='.a'"),

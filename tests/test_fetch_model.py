@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_fetch_corpus import NOWHERE, serve  # noqa: F401  serve is a fixture
+from test_fetch_corpus import (  # noqa: F401  serve is a fixture
+    BODY,
+    NOWHERE,
+    SHA256,
+    half,
+    serve,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-import fetch_corpus  # noqa: E402
 import fetch_model  # noqa: E402
+from fetch_model import Failure, download  # noqa: E402
 
 from solutions.bpe import BPETokenizer, train_bpe  # noqa: E402
 from solutions.gpt import GPT, GPTConfig  # noqa: E402
@@ -28,7 +34,7 @@ LATER = {"norm": "rms", "mlp": "swiglu", "positions": "rotary", "bias": False}
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_proxy(monkeypatch):
-    monkeypatch.setattr(fetch_corpus, "PAUSE", 0)
+    monkeypatch.setattr(fetch_model, "PAUSE", 0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -95,6 +101,73 @@ def only_sentence(capsys) -> str:
 def asked(seen) -> list[str]:
     """The files that were asked for so far."""
     return [path.split("/")[-1] for path, _ in seen if "/resolve/" in path]
+
+
+def test_a_download_is_whole_or_absent(serve, tmp_path):
+    address, seen = serve({"/a": BODY})
+    download(address + "/a", tmp_path / "a", SHA256)
+    assert (tmp_path / "a").read_bytes() == BODY
+    download(address + "/a", tmp_path / "a", SHA256)
+    assert len(seen) == 1  # the second call found it in place
+
+
+def test_a_wrong_hash_leaves_nothing(serve, tmp_path):
+    address, _ = serve({"/a": BODY + b"!"})
+    with pytest.raises(Failure, match=f"not {SHA256}: removed"):
+        download(address + "/a", tmp_path / "a", SHA256)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cut_connection_is_resumed(serve, tmp_path):
+    first = iter([half, half])
+    address, seen = serve(
+        {"/a": lambda h: next(first, lambda h: h.reply_range(BODY))(h)}
+    )
+    download(address + "/a", tmp_path / "a", SHA256)
+    assert (tmp_path / "a").read_bytes() == BODY
+    ranges = [wanted for _, wanted in seen]
+    assert ranges == [None, "bytes=128000-", "bytes=192000-"]
+
+
+def test_a_server_that_goes_away_leaves_a_part_to_continue(serve, tmp_path):
+    address, _ = serve({"/a": half})
+    with pytest.raises(Failure, match="connection ended after 224000 of 256000 bytes"):
+        download(address + "/a", tmp_path / "a", SHA256)
+    with pytest.raises(Failure, match="refused"):
+        download(NOWHERE + "/a", tmp_path / "a", SHA256)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.part"]
+    address, seen = serve({"/a": BODY})
+    download(address + "/a", tmp_path / "a", SHA256)
+    assert (tmp_path / "a").read_bytes() == BODY and seen == [("/a", "bytes=224000-")]
+
+
+@pytest.mark.parametrize("part", [BODY, BODY + b"too long", b"another beginning"])
+def test_a_part_that_cannot_be_continued_does_no_harm(serve, tmp_path, part):
+    address, _ = serve({"/a": BODY, "/whole": lambda h: h.reply(BODY)})
+    (tmp_path / "a.part").write_bytes(part)
+    if part.startswith(b"another"):
+        with pytest.raises(Failure, match="removed"):
+            download(address + "/a", tmp_path / "a", SHA256)
+        (tmp_path / "a.part").write_bytes(part)
+        download(address + "/whole", tmp_path / "a", SHA256)  # knows no ranges
+    else:
+        download(address + "/a", tmp_path / "a", SHA256)
+    assert (tmp_path / "a").read_bytes() == BODY
+
+
+def test_without_a_hash_an_old_part_is_not_trusted(serve, tmp_path):
+    address, seen = serve({"/a": BODY})
+    (tmp_path / "a.part").write_bytes(b"old")
+    download(address + "/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == BODY and seen == [("/a", None)]
+
+
+@pytest.mark.parametrize("code, tries", [(404, 1), (403, 1), (503, 3)])
+def test_only_what_may_pass_is_tried_again(serve, tmp_path, code, tries):
+    address, seen = serve({"/a": lambda handler: handler.reply(code=code)})
+    with pytest.raises(Failure, match=f"/a cannot be fetched: HTTP Error {code}"):
+        download(address + "/a", tmp_path / "a", SHA256)
+    assert len(seen) == tries and not list(tmp_path.iterdir())
 
 
 def test_a_model_comes_whole_and_speaks(serve, model, tmp_path, capsys):

@@ -59,7 +59,7 @@ def copy(tmp_path):
     """A course of one tiny chapter, with the tools."""
     for folder in ("tools", "chapters", "solutions"):
         (tmp_path / folder).mkdir()
-    for tool in ("export.py", "tidy.py", "blank.py"):
+    for tool in ("export.py", "tidy.py", "blank.py", "learner.py"):
         source = (ROOT / "tools" / tool).read_text("utf-8")
         (tmp_path / "tools" / tool).write_text(source, "utf-8")
     cells = [
@@ -289,19 +289,27 @@ def test_a_leaf_module_works_alone_in_a_strange_folder(name, tmp_path):
     subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
 
 
-def test_the_three_files_of_chapter_2_work_alone_without_torch(tmp_path):
+def test_the_files_of_chapter_2_work_alone_without_torch(tmp_path):
+    """Two train, encode, decode and go to tiktoken; a third reads and writes files."""
     target = tmp_path / "anything"
     target.mkdir()
-    for name in ("pretokenization.py", "tokenizer_json.py", "bpe.py"):
-        source = (ROOT / "solutions" / name).read_text("utf-8")
-        (target / name).write_text(source, "utf-8")
     script = (
         "import sys; sys.path.insert(0, '.'); from anything import bpe; "
         "t = bpe.train_bpe('aab', 257); assert t.decode(t.encode('aa')) == 'aa'; "
-        "t.save('t.json'); assert bpe.BPETokenizer.load('t.json').merges == t.merges; "
+        "assert bpe.BPETokenizer.from_tiktoken(t.to_tiktoken('t')).merges == t.merges; "
         "assert not {'torch', 'solutions'} & {*sys.modules}"
     )
-    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+    files = (
+        "; t.save('t.json'); assert bpe.BPETokenizer.load('t.json').merges == t.merges"
+    )
+    for names, code in [
+        (["pretokenization", "bpe"], script),
+        (["tokenizer_json"], script + files),
+    ]:
+        for name in names:
+            source = (ROOT / "solutions" / f"{name}.py").read_text("utf-8")
+            (target / f"{name}.py").write_text(source, "utf-8")
+        subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
 
 
 def test_the_copied_folder_works_under_any_name(tmp_path):
@@ -402,6 +410,21 @@ def test_a_chapter_is_numbered_and_leads_to_its_neighbors(i):
     ]
     assert prose[0].startswith(f"# Chapter {i + 1}: {TITLES[i]}\n\n{way}\n")
     assert prose[-1].endswith(f"\n\n{way}")
+
+
+@EACH_CHAPTER
+def test_a_chapter_lists_its_sections(path):
+    prose = [
+        c.source
+        for c in nbformat.read(path, as_version=4).cells
+        if c.cell_type == "markdown"
+    ]
+    listed = re.search(r"\n\n\*\*In this chapter:\*\*\s(.*)$", prose[0], re.S)[1]
+    links = re.findall(r"\[([^]]+)\]\(#([^ )]+)\)", listed)
+    without_code = re.sub(r"```.*?```", "", "\n".join(prose), flags=re.S)
+    headings = re.findall(r"^## (.+?)\s*$", without_code, re.M)
+    assert [name for name, _ in links] == headings
+    assert [way for _, way in links] == [name.replace(" ", "-") for name in headings]
 
 
 @EACH_CHAPTER

@@ -99,3 +99,18 @@ def test_every_contender_can_be_built_and_has_as_many_weights():
     for kind in parts.ARRANGEMENTS:
         model = parts.arranged_model(kind, 40, 1)
         assert model(torch.zeros(1, 8, dtype=torch.int64)).isfinite().all()
+
+
+def test_windows_of_every_vocabulary_hold_as_many_bytes():
+    text, sizes = study.RicherText(), {}
+    for size in study.VOCABULARIES:
+        text.cut(size)
+        assert text.train.max() == size == text.tokenizer.special_tokens[study.END]
+        sizes[size] = text.context * text.n_bytes / len(text.train)
+    assert all(abs(n - study.WINDOW) < 3 for n in sizes.values()), sizes
+
+
+def test_the_study_of_vocabularies_is_complete():
+    table = study.Table("vocabularies", [], []).read()
+    seen = {(int(r["vocabulary"]), int(r["passes"])) for r in table}
+    assert seen == {(size, n) for size in study.VOCABULARIES for n in (1, 3)}

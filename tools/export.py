@@ -55,7 +55,7 @@ def exported(chapter: Path) -> dict[str, str]:
             body = source[marker.end() :].strip("\n")
             modules.setdefault(marker[1], []).append(body)
     return {
-        name: re.sub(r"^from solutions\.", "from .", joined(cells), flags=re.M)
+        name: re.sub(r"^( *)from solutions\.", r"\1from .", joined(cells), flags=re.M)
         for name, cells in modules.items()
     }
 

@@ -14,16 +14,21 @@ something prevents the result, one sentence says what, and the exit status is 2.
 
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import solutions  # noqa: F401  before torch, so that its idle threads sleep
 
-from fetch_corpus import Failure, brief, digest, download
+from downloads import Failure, brief
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 HUB = "https://huggingface.co"
@@ -40,6 +45,68 @@ BESIDE = {  # also fetched, if the model has them
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
     "merges.txt", "generation_config.json", "README.md", "LICENSE",
 }  # fmt: skip
+ATTEMPTS, PAUSE = 3, 1.0  # at one download; seconds between them
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, sha256: str, origin: str) -> None:
+    """Remove `path`, which came from `origin`, and fail, if it has another SHA-256."""
+    if (found := digest(path)) != sha256:
+        path.unlink()
+        raise Failure(f"{origin} gave a file of SHA-256 {found}, not {sha256}: removed")
+
+
+def download(url: str, path: Path, sha256: str | None = None) -> None:
+    """Write what `url` gives to `path`, which appears only when complete and right.
+
+    With `sha256` a right file is not fetched again, and the part that an earlier run
+    left is continued (RFC 9110, section 14: range requests), which pooch cannot do, and
+    weights are many. Without it nothing would prove that old and new bytes belong
+    together, so each run starts anew.
+    """
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if sha256 is None:
+        part.unlink(missing_ok=True)
+    elif path.exists() and digest(path) == sha256:
+        return
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            continue_download(url, part)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            code = error.code if isinstance(error, HTTPError) else 500
+            if code == 416:  # no such range: the part is no beginning of this file
+                part.unlink(missing_ok=True)
+            if attempt == ATTEMPTS or (code < 500 and code != 416):
+                raise Failure(f"{url} cannot be fetched: {brief(error)}") from None
+            time.sleep(PAUSE)
+    if sha256 is not None:
+        check_digest(part, sha256, url)
+    os.replace(part, path)
+
+
+def continue_download(url: str, part: Path) -> None:
+    """Append to `part` the bytes of `url` that it lacks; OSError if they end early."""
+    have = part.stat().st_size if part.exists() else 0
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urlopen(request, timeout=30) as response:
+        if response.status != 206:  # not the rest, but all of it
+            have = 0
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length else None
+        bar = tqdm(initial=have, total=total, unit="B", unit_scale=True, disable=None)
+        with part.open("ab" if have else "wb") as file, bar:
+            while chunk := response.read(1 << 16):
+                have += file.write(chunk)
+                bar.update(len(chunk))
+    if total not in (None, have):
+        raise OSError(f"the connection ended after {have} of {total} bytes")
 
 
 class Remote:

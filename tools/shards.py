@@ -20,7 +20,7 @@ from solutions.text_data import read_tokens
 
 class TokenShards:
     """Token files, one after another, as one row of ids; nothing is read before it is
-    asked for, by a slice or by an array of places of any shape."""
+    asked for, by a slice or by an array of positions of any shape."""
 
     ndim = 1
 
@@ -37,17 +37,17 @@ class TokenShards:
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self._slice(*index.indices(len(self)))
-        places = np.asarray(index)
-        if places.dtype.kind not in "iu":
-            raise TypeError(f"index holds {places.dtype}; give integers")
-        places = np.where(places < 0, places + len(self), places)
-        if places.size and not 0 <= places.min() <= places.max() < len(self):
+        positions = np.asarray(index)
+        if positions.dtype.kind not in "iu":
+            raise TypeError(f"index holds {positions.dtype}; give integers")
+        positions = np.where(positions < 0, positions + len(self), positions)
+        if positions.size and not 0 <= positions.min() <= positions.max() < len(self):
             raise IndexError(f"index is outside 0..{len(self) - 1}")
-        result = np.empty(places.shape, dtype=self.dtype)
-        owners = np.searchsorted(self.ends, places, side="right")
+        result = np.empty(positions.shape, dtype=self.dtype)
+        owners = np.searchsorted(self.ends, positions, side="right")
         for i in np.unique(owners):
             here = owners == i
-            result[here] = self.files[i][places[here] - self._start(i)]
+            result[here] = self.files[i][positions[here] - self._start(i)]
         return result[()] if result.ndim == 0 else result
 
     def _start(self, i: int) -> int:

@@ -1,4 +1,4 @@
-"""The long runs behind chapter 6's figures: each writes one CSV to data/studies/.
+"""Long runs behind figures of chapters 2 and 6: each writes one CSV to data/studies/.
 
     python tools/study.py rates          # the learning rate of each model and budget
     python tools/study.py compare        # RNN, LSTM and GPT at equal tokens
@@ -6,6 +6,7 @@
     python tools/study.py sweep          # learning rate and batch size
     python tools/study.py reasons        # short runs without one thing each
     python tools/study.py ablation       # the recipe without one thing each
+    python tools/study.py vocabularies   # bytes, and BPE of five sizes (chapter 2)
     python tools/study.py times          # seconds per step; on an idle machine
 
 Each run uses one thread, so several may run side by side. Only `times` reads the clock,
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solutions.bpe import train_bpe
+from solutions.bpe import BPETokenizer, train_bpe
 from solutions.gpt import GPT, GPTConfig
 from solutions.optimization import Muon, muon_groups
 from solutions.pretraining import TrainConfig, bits_per_byte, evaluate, train
@@ -45,6 +46,8 @@ FOLDER = ROOT / "data" / "studies"
 END, VOCAB, CONTEXT, BATCH = "<|endoftext|>", 1024, 128, 16
 RECIPE = "GPT (recipe)"
 BUDGETS = (250_000, 1_000_000, 4_000_000)  # tokens
+VOCABULARIES = (256, 512, 1024, 2048, 4096, 8192)  # and END
+WINDOW = 384  # bytes in a window of study_vocabularies
 
 
 class RecurrentModel(nn.Module):
@@ -79,8 +82,9 @@ def recipe_gpt(seed: int, *, zero: bool = True, **fields) -> GPT:
     fields: of GPTConfig, to be different; zero=False: nothing starts at zero.
     """
     recipe = {"positions": "rotary", "qk_norm": True, "mlp": "relu2"}
-    recipe |= {"tie_embeddings": False} | fields
-    config = GPTConfig(VOCAB, CONTEXT, 128, 4, 4, bias=False, **recipe)
+    recipe |= {"tie_embeddings": False, "vocab_size": VOCAB, "d_model": 128}
+    recipe |= {"context_length": CONTEXT, "n_layers": 4, "n_heads": 4} | fields
+    config = GPTConfig(bias=False, **recipe)
     model = GPT(config, generator=torch.Generator().manual_seed(seed))
     writers = ["out.weight", "down.weight"]
     writers += [] if config.tie_embeddings else ["head.weight"]
@@ -89,7 +93,7 @@ def recipe_gpt(seed: int, *, zero: bool = True, **fields) -> GPT:
             if zero and name.endswith(tuple(writers)):
                 p.zero_()
             elif p.ndim == 2:
-                p.mul_((768 / 128) ** 0.5)
+                p.mul_((768 / config.d_model) ** 0.5)
     return model
 
 
@@ -107,6 +111,8 @@ def new_model(name: str, seed: int) -> nn.Module:
 class Text:
     """The tales as tokens: to learn from, to choose by, to judge by."""
 
+    context = CONTEXT  # tokens in a window
+
     def __init__(self) -> None:
         documents = split_documents(clean_text(load_text(ROOT / "data" / "tales.txt")))
         learn, held_out = train_val_split(
@@ -123,26 +129,51 @@ class Text:
         return np.array([i for row in rows for i in row])
 
     def bits(self, model: nn.Module, part: str) -> float:
-        """Bits per byte on the held-out tales of `part`, windows of 128 tokens."""
+        """Bits per byte on the held-out tales of `part`, in windows of `context`."""
         tokens = self.tokens[part]
         n_bytes = sum(len(d.encode("utf-8")) for d in self.parts[part])
-        loss = evaluate(model, tokens, context_length=CONTEXT)
+        loss = evaluate(model, tokens, context_length=self.context)
         return bits_per_byte(loss, len(tokens) - 1, n_bytes)
+
+
+class RicherText(Text):
+    """The two richer texts: more words, so that 8,192 tokens can be learned from them.
+
+    `cut` makes tokens of them and sets `context` to as many as WINDOW bytes take.
+    """
+
+    def __init__(self) -> None:
+        texts = [load_text(ROOT / "data" / f"{n}_tales.txt") for n in ("rich", "long")]
+        documents = [d for text in texts for d in split_documents(clean_text(text))]
+        self.learn, held_out = train_val_split(
+            documents, 0.1, generator=torch.Generator().manual_seed(1)
+        )
+        self.parts = {"judge": held_out}
+        self.merges = train_bpe(self.learn, max(VOCABULARIES)).merges
+        self.n_bytes = sum(len(d.encode("utf-8")) for d in self.learn)
+
+    def cut(self, size: int) -> None:
+        """Into 256 bytes and the first merges, `size` tokens, and END between tales."""
+        merges = self.merges[: size - 256]
+        self.tokenizer = BPETokenizer(merges, special_tokens=[END])
+        self.train = self.encode(self.learn)
+        self.tokens = {"judge": self.encode(self.parts["judge"])}
+        self.context = round(WINDOW * len(self.train) / self.n_bytes)
 
 
 def run(text: Text, model: nn.Module, rate: float, tokens: int, seed: int, *,
         batch: int = BATCH, muon: bool = False, decay: float = 0.1,
         scale: float = 2.0) -> None:  # fmt: skip
     """Train `model` on so many tokens: warm-up over a twentieth, cosine to a tenth."""
-    steps, optimizer = max(1, round(tokens / (batch * CONTEXT))), None
+    steps, optimizer = max(1, round(tokens / (batch * text.context))), None
     if muon:
         optimizer = Muon(muon_groups(model, decay, lr_scale=scale))
     config = TrainConfig(
-        steps=steps, batch_size=batch, context_length=CONTEXT, max_lr=rate,
+        steps=steps, batch_size=batch, context_length=text.context, max_lr=rate,
         warmup_steps=steps // 20, seed=seed, eval_every=steps,
     )  # fmt: skip
     train(
-        model, text.train, text.tokens["judge"][: CONTEXT + 1], config,
+        model, text.train, text.tokens["judge"][: text.context + 1], config,
         optimizer=optimizer, progress=False,
     )  # fmt: skip
 
@@ -330,6 +361,30 @@ def study_ablation(text: Text, seeds: list[int]) -> None:
         table.add(name, seed, f"{text.bits(model, 'judge'):.4f}")
 
 
+def study_vocabularies(seeds: list[int]) -> None:
+    """The recipe's GPT, narrower, on text cut in six ways, after one pass and three.
+
+    Equal for all: the bytes read, in how many steps, the bytes in a window and the
+    four blocks. Not equal: tokens, compute, and the rows of embedding and output.
+    """
+    keys, values = ["vocabulary", "passes", "seed"], ["weights", "context", "tokens"]
+    table = Table("vocabularies", keys, [*values, "compute", "bits"])
+    text = RicherText()
+    for seed, passes, size in itertools.product(seeds, (1, 3), VOCABULARIES):
+        if table.has(size, passes, seed):
+            continue
+        text.cut(size)
+        model = recipe_gpt(
+            seed, vocab_size=size + 1, context_length=text.context, d_model=96
+        )
+        steps = round(passes * text.n_bytes / (BATCH * WINDOW))
+        tokens = steps * BATCH * text.context
+        run(text, model, 1e-2, tokens, seed, muon=True)
+        compute = f"{3 * model.flops_per_token() * tokens:.3e}"
+        weights, bits = model.n_parameters(), f"{text.bits(model, 'judge'):.4f}"
+        table.add(size, passes, seed, weights, text.context, tokens, compute, bits)
+
+
 def study_times(text: Text) -> None:
     """Time a step of 16 windows of 128 tokens on two threads, median of 15."""
     torch.set_num_threads(2)
@@ -345,13 +400,16 @@ def study_times(text: Text) -> None:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ["rates", "compare", "scaling", "sweep", "reasons", "ablation", "times"]
-    p.add_argument("study", choices=names)
+    names = ["rates", "compare", "scaling", "sweep", "reasons", "ablation"]
+    p.add_argument("study", choices=[*names, "vocabularies", "times"])
     p.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, help="tokens")
     p.add_argument("--models", nargs="+", choices=RATES, default=list(RATES))
     p.add_argument("--seeds", type=int, nargs="+")
     args = p.parse_args()
     torch.set_num_threads(1)
+    if args.study == "vocabularies":
+        study_vocabularies(args.seeds or [1, 2])
+        return 0
     text = Text()
     if args.study == "compare":
         study_compare(text, args.budgets, args.seeds or [1, 2, 3], args.models)

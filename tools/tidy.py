@@ -4,12 +4,14 @@ Outputs, tags and cell ids stay, and execution counts become 1..n. Time stamps, 
 names and editor state go, and tracebacks lose the frames in files, with their paths.
 Adjacent pieces of one output stream are joined, and only the last state of a progress
 bar stays. With --check nothing is written, and the exit status is 1 if a chapter is not
-tidy.
+tidy. The list of sections at the end of a
+chapter's first cell is made from its headings.
 """
 
 import argparse
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -32,8 +34,25 @@ def in_file(frame: str) -> bool:
     return re.sub(r"\x1b\[[\d;]*m", "", frame).startswith("File ")
 
 
+CONTENTS = re.compile(r"\n\n\*\*In this chapter:\*\*[^\0]*")
+
+
+def contents(notebook: nbformat.NotebookNode) -> str:
+    """A line with a link to each section; JupyterLab puts hyphens for spaces."""
+    prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    without_code = re.sub(r"```.*?```", "", "\n".join(prose), flags=re.S)
+    headings = re.findall(r"^## (.+?)\s*$", without_code, re.M)
+    links = [f"[{h.replace(' ', '~')}](#{h.replace(' ', '-')})" for h in headings]
+    listed = f"**In this chapter:** {'~· '.join(links)}"
+    lines = textwrap.wrap(listed, 100, break_long_words=False, break_on_hyphens=False)
+    return "\n\n" + "\n".join(lines).replace("~", " ")
+
+
 def tidy(notebook: nbformat.NotebookNode) -> None:
     """Tidy in place."""
+    first = notebook.cells[0]
+    if first.cell_type == "markdown" and first.source.startswith("# "):
+        first.source = CONTENTS.sub("", first.source) + contents(notebook)
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = max(notebook.nbformat_minor, 5)  # the first with cell ids
     count = 0

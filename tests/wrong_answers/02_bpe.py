@@ -2,66 +2,344 @@
 
 WRONG = {
     "2.1": [
-        # every word counts once
+        # compares the bytes they make, not the pair
         """
-def best_pair(words):
-    counts = Counter(pair for word in words for pair in pairs(word))
-    return max(counts, key=lambda pair: (counts[pair], pair), default=None)
+def merge(tokens, pair):
+    merged = []
+    for token in tokens:
+        if merged and merged[-1] + token == pair[0] + pair[1]:
+            merged[-1] += token
+        else:
+            merged.append(token)
+    return merged
 """,
-        # ties go to the pair that was met first
+        # overlapping positions are used twice
         """
-def best_pair(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in pairs(word):
-            counts[pair] += n
-    return max(counts, key=counts.get, default=None)
+def merge(tokens, pair):
+    merged = [a + b for a, b in pairwise(tokens) if (a, b) == pair]
+    rest = [t for t in tokens if t not in pair]
+    return rest + merged
 """,
-        # overlapping places are not counted
+        # from the right
         """
-def best_pair(words):
-    counts = {p: sum(w.count(p) * n for w, n in words.items())
-              for word in words for p in pairs(word)}
-    return max(counts, key=lambda pair: (counts[pair], pair), default=None)
+def merge(tokens, pair):
+    merged, i = [], len(tokens) - 1
+    while i >= 0:
+        if i > 0 and (tokens[i - 1], tokens[i]) == pair:
+            merged.insert(0, tokens[i - 1] + tokens[i])
+            i -= 2
+        else:
+            merged.insert(0, tokens[i])
+            i -= 1
+    return merged
 """,
-        # a pair counts once in each word
+        # forgets the last token
         """
-def best_pair(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in set(pairs(word)):
-            counts[pair] += n
-    return max(counts, key=lambda pair: (counts[pair], pair), default=None)
+def merge(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens) - 1:
+        if (tokens[i], tokens[i + 1]) == pair:
+            merged.append(tokens[i] + tokens[i + 1])
+            i += 2
+        else:
+            merged.append(tokens[i])
+            i += 1
+    return merged
 """,
-        # ties go by the first character alone
+        # only the first position
         """
-def best_pair(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in pairs(word):
-            counts[pair] += n
-    return max(counts, key=lambda pair: (counts[pair], pair[0]), default=None)
+def merge(tokens, pair):
+    for i, two in enumerate(pairwise(tokens)):
+        if two == pair:
+            return tokens[:i] + [pair[0] + pair[1]] + tokens[i + 2:]
+    return list(tokens)
 """,
-        # ties go to the greatest word
+        # changes the list that it is given
         """
-def best_pair(words):
-    counts = Counter()
-    for word in sorted(words, reverse=True):
-        for pair in pairs(word):
-            counts[pair] += words[word]
-    return max(counts, key=counts.get, default=None)
-""",
-        # stops without a pair
-        """
-def best_pair(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in pairs(word):
-            counts[pair] += n
-    return max(counts, key=lambda pair: (counts[pair], pair))
+def merge(tokens, pair):
+    i = 0
+    while i < len(tokens) - 1:
+        if (tokens[i], tokens[i + 1]) == pair:
+            tokens[i : i + 2] = [pair[0] + pair[1]]
+        i += 1
+    return tokens
 """,
     ],
     "2.2": [
+        # every string counts once
+        """
+def learn(counts, n_merges):
+    rows = [([bytes([b]) for b in string], n) for string, n in counts.items()]
+    merges = []
+
+    def merged(tokens, pair):
+        result = []
+        for token in tokens:
+            if result and (result[-1], token) == pair:
+                result[-1] += token
+            else:
+                result.append(token)
+        return result
+
+    for _ in range(n_merges):
+        totals = Counter()
+        for tokens, n in rows:
+            for pair in pairwise(tokens):
+                totals[pair] += 1
+        if not totals:
+            break
+        best = max(totals, key=lambda pair: (totals[pair], pair))
+        merges.append(best)
+        rows = [(merged(tokens, best), n) for tokens, n in rows]
+    return merges
+""",
+        # ties go to the pair that was met first
+        """
+def learn(counts, n_merges):
+    rows = [([bytes([b]) for b in string], n) for string, n in counts.items()]
+    merges = []
+
+    def merged(tokens, pair):
+        result = []
+        for token in tokens:
+            if result and (result[-1], token) == pair:
+                result[-1] += token
+            else:
+                result.append(token)
+        return result
+
+    for _ in range(n_merges):
+        totals = Counter()
+        for tokens, n in rows:
+            for pair in pairwise(tokens):
+                totals[pair] += n
+        if not totals:
+            break
+        best = max(totals, key=totals.get)
+        merges.append(best)
+        rows = [(merged(tokens, best), n) for tokens, n in rows]
+    return merges
+""",
+        # a pair counts once in each string
+        """
+def learn(counts, n_merges):
+    rows = [([bytes([b]) for b in string], n) for string, n in counts.items()]
+    merges = []
+
+    def merged(tokens, pair):
+        result = []
+        for token in tokens:
+            if result and (result[-1], token) == pair:
+                result[-1] += token
+            else:
+                result.append(token)
+        return result
+
+    for _ in range(n_merges):
+        totals = Counter()
+        for tokens, n in rows:
+            for pair in set(pairwise(tokens)):
+                totals[pair] += n
+        if not totals:
+            break
+        best = max(totals, key=lambda pair: (totals[pair], pair))
+        merges.append(best)
+        rows = [(merged(tokens, best), n) for tokens, n in rows]
+    return merges
+""",
+        # ties go by the first half alone
+        """
+def learn(counts, n_merges):
+    rows = [([bytes([b]) for b in string], n) for string, n in counts.items()]
+    merges = []
+
+    def merged(tokens, pair):
+        result = []
+        for token in tokens:
+            if result and (result[-1], token) == pair:
+                result[-1] += token
+            else:
+                result.append(token)
+        return result
+
+    for _ in range(n_merges):
+        totals = Counter()
+        for tokens, n in rows:
+            for pair in pairwise(tokens):
+                totals[pair] += n
+        if not totals:
+            break
+        best = max(totals, key=lambda pair: (totals[pair], pair[0]))
+        merges.append(best)
+        rows = [(merged(tokens, best), n) for tokens, n in rows]
+    return merges
+""",
+        # ties go to the bytes that the pair makes
+        """
+def learn(counts, n_merges):
+    rows = [([bytes([b]) for b in string], n) for string, n in counts.items()]
+    merges = []
+
+    def merged(tokens, pair):
+        result = []
+        for token in tokens:
+            if result and (result[-1], token) == pair:
+                result[-1] += token
+            else:
+                result.append(token)
+        return result
+
+    for _ in range(n_merges):
+        totals = Counter()
+        for tokens, n in rows:
+            for pair in pairwise(tokens):
+                totals[pair] += n
+        if not totals:
+            break
+        best = max(totals, key=lambda pair: (totals[pair], pair[1]))
+        merges.append(best)
+        rows = [(merged(tokens, best), n) for tokens, n in rows]
+    return merges
+""",
+        # stops with an error when no pair is left
+        """
+def learn(counts, n_merges):
+    rows = [([bytes([b]) for b in string], n) for string, n in counts.items()]
+    merges = []
+
+    def merged(tokens, pair):
+        result = []
+        for token in tokens:
+            if result and (result[-1], token) == pair:
+                result[-1] += token
+            else:
+                result.append(token)
+        return result
+
+    for _ in range(n_merges):
+        totals = Counter()
+        for tokens, n in rows:
+            for pair in pairwise(tokens):
+                totals[pair] += n
+        best = max(totals, key=lambda pair: (totals[pair], pair))
+        merges.append(best)
+        rows = [(merged(tokens, best), n) for tokens, n in rows]
+    return merges
+""",
+        # counts only once, at the beginning
+        """
+def learn(counts, n_merges):
+    totals = Counter()
+    for string, n in counts.items():
+        for pair in pairwise([bytes([b]) for b in string]):
+            totals[pair] += n
+    return sorted(totals, key=lambda pair: (totals[pair], pair), reverse=True)[:n_merges]
+""",
+    ],
+    "2.3": [
+        # the space still joins the digits
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r"\p{N}+", r"\p{N}{1,3}")
+""",
+        # digits of other scripts are forgotten
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"[0-9]{1,3}")
+""",
+        # ½ is lost
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\d{1,3}")
+""",
+        # single digits
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}")
+""",
+        # kinds of digits are told apart
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{Nd}{1,3}|\p{No}|\p{Nl}")
+""",
+        # all white space before a number stays together
+        r"""
+def digits_pattern():
+    p = GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}{1,3}")
+    return p.replace(r"(?!\S)", r"(?![^\s\p{N}])")
+""",
+        # digits join the punctuation
+        r"""
+def digits_pattern():
+    return GPT2_PATTERN.replace(r" ?\p{N}+|", "").replace(r"\s\p{L}\p{N}", r"\s\p{L}")
+""",
+        # GPT-2's own
+        """
+def digits_pattern():
+    return GPT2_PATTERN
+""",
+    ],
+    "2.4": [
+        # the longest token that fits, from the left
+        """
+def encode_pretoken(data, merges):
+    known, tokens = {a + b for a, b in merges}, []
+    while data:
+        n = next((n for n in range(len(data), 1, -1) if data[:n] in known), 1)
+        tokens.append(data[:n])
+        data = data[n:]
+    return tokens
+""",
+        # looks up what the pair makes
+        """
+def encode_pretoken(data, merges):
+    ranks = {a + b: rank for rank, (a, b) in enumerate(merges)}
+    tokens = [bytes([b]) for b in data]
+    while True:
+        found = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(tokens))
+                 if a + b in ranks]
+        if not found:
+            return tokens
+        i = min(found)[1]
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+""",
+        # the leftmost pair that is known, whatever its rank
+        """
+def encode_pretoken(data, merges):
+    tokens = [bytes([b]) for b in data]
+    while True:
+        found = [i for i, pair in enumerate(pairwise(tokens)) if pair in merges]
+        if not found:
+            return tokens
+        i = found[0]
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+""",
+        # the rightmost position first
+        """
+def encode_pretoken(data, merges):
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    tokens = [bytes([b]) for b in data]
+    while True:
+        found = [(ranks[pair], -i) for i, pair in enumerate(pairwise(tokens))
+                 if pair in ranks]
+        if not found:
+            return tokens
+        i = -min(found)[1]
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+""",
+        # merges once and stops
+        """
+def encode_pretoken(data, merges):
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    tokens = [bytes([b]) for b in data]
+    found = [(ranks[p], i) for i, p in enumerate(pairwise(tokens)) if p in ranks]
+    if found:
+        i = min(found)[1]
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+    return tokens
+""",
+    ],
+    "2.5": [
         # each token by itself
         """
 def text_stream(tokens):
@@ -131,73 +409,172 @@ def text_stream(tokens):
         yield kept.decode("utf-8", "replace")
 """,
     ],
-    "2.3": [
-        # the space still joins the digits
-        r"""
-def digits_pattern():
-    return GPT2_PATTERN.replace(r"\p{N}+", r"\p{N}{1,3}")
-""",
-        # digits of other scripts are forgotten
-        r"""
-def digits_pattern():
-    return GPT2_PATTERN.replace(r" ?\p{N}+", r"[0-9]{1,3}")
-""",
-        # ½ is lost
-        r"""
-def digits_pattern():
-    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\d{1,3}")
-""",
-        # single digits
-        r"""
-def digits_pattern():
-    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}")
-""",
-        # kinds of digits are told apart
-        r"""
-def digits_pattern():
-    return GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{Nd}{1,3}|\p{No}|\p{Nl}")
-""",
-        # all white space before a number stays together
-        r"""
-def digits_pattern():
-    p = GPT2_PATTERN.replace(r" ?\p{N}+", r"\p{N}{1,3}")
-    return p.replace(r"(?!\S)", r"(?![^\s\p{N}])")
-""",
-        # digits join the punctuation
-        r"""
-def digits_pattern():
-    return GPT2_PATTERN.replace(r" ?\p{N}+|", "").replace(r"\s\p{L}\p{N}", r"\s\p{L}")
-""",
-        # GPT-2's own
+    "2.6": [
+        # everyone may write them
         """
-def digits_pattern():
-    return GPT2_PATTERN
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if False:
+            raise ValueError(f"text holds {name!r}, which is not allowed")
+    if not special:
+        return encode_ordinary(text)
+    names = sorted(special, key=len, reverse=True)
+    pattern = "|".join(map(regex.escape, names))
+    ids = []
+    for part in regex.split(f"({pattern})", text):
+        if part in special:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
+""",
+        # what is not allowed is read as text
+        """
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if False:
+            raise ValueError(f"text holds {name!r}, which is not allowed")
+    if not allowed:
+        return encode_ordinary(text)
+    names = sorted(allowed, key=len, reverse=True)
+    pattern = "|".join(map(regex.escape, names))
+    ids = []
+    for part in regex.split(f"({pattern})", text):
+        if part in allowed:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
+""",
+        # names are taken for patterns
+        """
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if name in text and name not in allowed:
+            raise ValueError(f"text holds {name!r}, which is not allowed")
+    if not allowed:
+        return encode_ordinary(text)
+    names = sorted(allowed, key=len, reverse=True)
+    pattern = "|".join(names)
+    ids = []
+    for part in regex.split(f"({pattern})", text):
+        if part in allowed:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
+""",
+        # the shortest that fits is taken
+        """
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if name in text and name not in allowed:
+            raise ValueError(f"text holds {name!r}, which is not allowed")
+    if not allowed:
+        return encode_ordinary(text)
+    names = sorted(allowed, key=len)
+    pattern = "|".join(map(regex.escape, names))
+    ids = []
+    for part in regex.split(f"({pattern})", text):
+        if part in allowed:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
+""",
+        # the special tokens are lost
+        """
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if name in text and name not in allowed:
+            raise ValueError(f"text holds {name!r}, which is not allowed")
+    if not allowed:
+        return encode_ordinary(text)
+    names = sorted(allowed, key=len, reverse=True)
+    pattern = "|".join(map(regex.escape, names))
+    ids = []
+    for part in regex.split(pattern, text):
+        if part in allowed:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
+""",
+        # does not think of having none
+        """
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if name in text and name not in allowed:
+            raise ValueError(f"text holds {name!r}, which is not allowed")
+    names = sorted(allowed, key=len, reverse=True)
+    pattern = "|".join(map(regex.escape, names))
+    ids = []
+    for part in regex.split(f"({pattern})", text):
+        if part in allowed:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
+""",
+        # an error that does not name the token
+        """
+def encode_with_special(text, special, allowed, encode_ordinary):
+    for name in special:
+        if name in text and name not in allowed:
+            raise ValueError("a special token is not allowed")
+    if not allowed:
+        return encode_ordinary(text)
+    names = sorted(allowed, key=len, reverse=True)
+    pattern = "|".join(map(regex.escape, names))
+    ids = []
+    for part in regex.split(f"({pattern})", text):
+        if part in allowed:
+            ids.append(special[part])
+        else:
+            ids += encode_ordinary(part)
+    return ids
 """,
     ],
-    "2.4": [
-        # tries every size, with another class
-        """
-def smallest_vocabulary(merges, text, max_tokens):
-    for n in range(len(merges) + 1):
-        if len(TextBPE(merges[:n]).encode_ordinary(text)) <= max_tokens:
-            return 256 + n
-    raise ValueError("too few merges")
-""",
+    "2.7": [
         # tries every size
         """
-def smallest_vocabulary(merges, text, max_tokens):
+def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
+    for n in range(len(merges) + 1):
+        if len(tokenizer(merges[:n]).encode(text)) <= max_tokens:
+            return 256 + n
+    raise ValueError("too few")
+""",
+        # merges the text once by hand and makes no tokenizer
+        """
+def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
+    pieces = [[bytes([b]) for b in piece.encode()]
+              for piece in regex.findall(GPT2_PATTERN, text)]
+    for n, pair in enumerate([*merges, None]):
+        if sum(map(len, pieces)) <= max_tokens:
+            return 256 + n
+        for tokens in pieces:
+            i = 0
+            while i < len(tokens) - 1:
+                if (tokens[i], tokens[i + 1]) == pair:
+                    tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+                i += 1
+    raise ValueError("too few")
+""",
+        # tries every size with a tokenizer of its own
+        """
+def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
     for n in range(len(merges) + 1):
         if len(BPETokenizer(merges[:n]).encode(text)) <= max_tokens:
             return 256 + n
     raise ValueError("too few")
 """,
-        # no error when nothing suffices
+        # no error when nothing is enough
         """
-def smallest_vocabulary(merges, text, max_tokens):
+def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
     low, high = 0, len(merges)
     while low < high:
         middle = (low + high) // 2
-        if len(BPETokenizer(merges[:middle]).encode(text)) <= max_tokens:
+        if len(tokenizer(merges[:middle]).encode(text)) <= max_tokens:
             high = middle
         else:
             low = middle + 1
@@ -205,22 +582,27 @@ def smallest_vocabulary(merges, text, max_tokens):
 """,
         # one merge too many
         """
-def smallest_vocabulary(merges, text, max_tokens):
-    from bisect import bisect_right
-    if len(BPETokenizer(merges).encode(text)) > max_tokens:
-        raise ValueError("too few")
-    return 256 + bisect_right(range(len(merges)), -max_tokens, key=lambda n:
-                              -len(BPETokenizer(merges[:n]).encode(text)))
-""",
-        # forgets the bytes
-        """
-def smallest_vocabulary(merges, text, max_tokens):
+def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
     low, high = 0, len(merges)
-    if len(BPETokenizer(merges).encode(text)) > max_tokens:
+    if len(tokenizer(merges).encode(text)) > max_tokens:
         raise ValueError("too few")
     while low < high:
         middle = (low + high) // 2
-        if len(BPETokenizer(merges[:middle]).encode(text)) <= max_tokens:
+        if len(tokenizer(merges[:middle]).encode(text)) < max_tokens:
+            high = middle
+        else:
+            low = middle + 1
+    return 256 + low
+""",
+        # forgets the bytes
+        """
+def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
+    low, high = 0, len(merges)
+    if len(tokenizer(merges).encode(text)) > max_tokens:
+        raise ValueError("too few")
+    while low < high:
+        middle = (low + high) // 2
+        if len(tokenizer(merges[:middle]).encode(text)) <= max_tokens:
             high = middle
         else:
             low = middle + 1

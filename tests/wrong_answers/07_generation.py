@@ -1,5 +1,53 @@
 """Plausible wrong answers to the exercises of chapter 7; each must be rejected."""
 
+SPECULATIVE = """
+def settle(p, q, guesses, generator):
+    for i, token in enumerate(guesses):
+        u = torch.rand(1, generator=generator).item()
+        if u * q[i][token] >= p[i, token]:
+            missing = (p[i] - q[i]).clamp(min=0)
+            return guesses[:i] + [draw(missing, generator=generator).item()]
+    return guesses + [draw(p[-1], generator=generator).item()]
+
+
+def speculative(model, draft, ids, n, k, stop, generator, temperature=1.0):
+    def read(reader, cache, text):
+        logits = reader(torch.tensor([text[cache.length :]]), cache)[0]
+        return next_token_distribution(logits, temperature=temperature)
+
+    room = len(ids) + n + k
+    cache, draft_cache = (KVCache(m.config, 1, room) for m in (model, draft))
+    text = list(ids)
+    while len(text) < len(ids) + n:
+        guesses, q = [], []
+        for _ in range(k):
+            q.append(read(draft, draft_cache, text + guesses)[-1])
+            guesses.append(draw(q[-1], generator=generator).item())
+        p = read(model, cache, text + guesses)[-k - 1 :]
+        for token in settle(p, q, guesses, generator):
+            if token == stop:
+                return text[len(ids) :]
+            text.append(token)
+        for layer in [*cache.layers, *draft_cache.layers]:
+            layer.length = min(layer.length, len(text) - 1)
+    return text[len(ids) : len(ids) + n]
+"""
+
+
+def speculative(old: str, new: str) -> str:
+    """The right answer to 7.7 with one change."""
+    assert SPECULATIVE.count(old) == 1, old
+    return SPECULATIVE.replace(old, new)
+
+
+def fault(number: str, old: str, new: str) -> str:
+    """An answer to "Find the fault"."""
+    return f"def fault_7_{number}():\n    return ({old!r}, {new!r})\n"
+
+
+NEW = "new = text[cache.length - 1 :]  # what the cache does not hold yet"
+SIZES = 'sizes = [len(tokenizer.decode([token]).encode("utf-8")) for token in ids[1:]]'
+
 WRONG = {
     "7.1": [
         # exactly k, so that of tied tokens some are thrown out
@@ -441,6 +489,36 @@ def accept_guesses(p, q, guesses, generator):
 """,
     ],
     "7.7": [
+        # a hole in the draft's cache where it has not read the last guess
+        speculative("min(layer.length, len(text) - 1)", "len(text) - 1"),
+        # rejected guesses stay in the draft's cache
+        speculative("[*cache.layers, *draft_cache.layers]", "cache.layers"),
+        # rejected guesses stay in the model's cache
+        speculative("[*cache.layers, *draft_cache.layers]", "draft_cache.layers"),
+        # only the last token of a round can stop it
+        speculative("if token == stop:", "if False:").replace(
+            "        for layer in", """        if text[-1] == stop:
+            return text[len(ids) : -1]
+        for layer in"""
+        ),
+        # the stop token is kept
+        speculative("return text[len(ids) :]", "return text[len(ids) :] + [stop]"),
+        # more than n tokens
+        speculative("text[len(ids) : len(ids) + n]", "text[len(ids) :]"),
+        # the prompt is returned as well
+        speculative("text[len(ids) : len(ids) + n]", "text[: len(ids) + n]"),
+        # everything is read again
+        speculative("text[cache.length :]", "text[cache.restart() :]"),
+        # all guesses are accepted: the draft writes
+        speculative("if u * q[i][token] >= p[i, token]:", "if False:"),
+        # a rejected guess is replaced by a draw from p itself
+        speculative("(p[i] - q[i]).clamp(min=0)", "p[i]"),
+        # the temperature is forgotten
+        speculative("(logits, temperature=temperature)", "(logits)"),
+        # the temperature sharpens, but never becomes greedy
+        speculative("temperature=temperature)", "temperature=temperature or 1.0)"),
+    ],
+    "7.8": [
         # greedy, whatever the width
         """
 def beam_search(log_p, start, steps, width):
@@ -480,7 +558,7 @@ def beam_search(log_p, start, steps, width):
     return max(beams, key=lambda beam: beam[0])[1]
 """,
     ],
-    "7.8": [
+    "7.9": [
         # one position too late
         """
 @torch.no_grad()
@@ -513,5 +591,59 @@ def continuation_log_prob(model, prompt, more):
     logits = model(torch.tensor([ids]))[0]
     return logits[range(len(prompt) - 1, len(ids) - 1), more].sum().item()
 """,
+    ],
+    "7.10": [
+        # the line that picks the token was right
+        fault(
+            "10", "text.append(logits.argmax().item())",
+            "text.append(logits[:-1].argmax().item())",
+        ),
+        # the row of logits was right
+        fault(
+            "10", "logits = model(torch.tensor([new]), cache)[0, -1]  # (V,)",
+            "logits = model(torch.tensor([new]), cache)[0, 0]",
+        ),
+        # the same in other words
+        fault("10", NEW, "new = text[-2:] if cache.length == len(text) - 1 else text[-1:]"),
+        # always the last two
+        fault("10", NEW, "new = text[-2:]"),
+        # the whole text goes into the cache again
+        fault("10", NEW, "new = list(text)"),
+        # the whole text, into an empty cache: right, but the cache is of no use
+        fault("10", NEW, "new = list(text); cache.restart()"),
+        # too far: nothing is left to read
+        fault("10", NEW, "new = text[cache.length + 1 :]"),
+        # not a line of the function
+        fault("10", "new = text[cache.length - 1]", "new = text[cache.length]"),
+        # not Python
+        fault("10", NEW, "new = text[cache.length :"),
+    ],
+    "7.11": [
+        # characters of each token
+        fault(
+            "11", SIZES, "sizes = [len(tokenizer.decode([token])) for token in ids[1:]]"
+        ),
+        # characters of the text
+        fault("11", SIZES, "sizes = [len(text)]"),
+        # tokens
+        fault("11", SIZES, "sizes = [len(ids) - 1]"),
+        # what is no character is left out
+        fault("11", SIZES, SIZES.replace("[token])", '[token], errors="ignore")')),
+        # the end token counts as text
+        fault("11", SIZES, "sizes = [len(tokenizer.decode_bytes(ids))]"),
+        # another line, which was right
+        fault(
+            "11", "return nats / math.log(2) / sum(sizes)",
+            "return nats / math.log(2) / len(sizes)",
+        ),
+        # bits become nats
+        fault(
+            "11", "return nats / math.log(2) / sum(sizes)", "return nats / sum(sizes)"
+        ),
+        # the last token is left out
+        fault(
+            "11", "nats = -log_p[range(len(ids) - 1), ids[1:]].sum().item()",
+            "nats = -log_p[range(len(ids) - 2), ids[1:-1]].sum().item()",
+        ),
     ],
 }
