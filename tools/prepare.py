@@ -377,8 +377,7 @@ def run_here(args: argparse.Namespace) -> None:
             )
             left = stage.get_incomplete_ranks()
             bar = tqdm(run(partial(run_task, stage), left), name, total=tasks,
-                       initial=tasks - len(left), unit="part", leave=False,
-                       disable=None)  # fmt: skip
+                       initial=tasks - len(left), unit="part", leave=False)  # fmt: skip
             for _ in bar:
                 pass
 
