@@ -285,7 +285,9 @@ WRONG = {
         # the length is checked without start
         gpt_input(too_long="T > len(self.positions)"),
         # cut off from the table
-        gpt_input(total="self.tokens.detach()[ids] + self.positions[start : start + T]"),
+        gpt_input(
+            total="self.tokens.detach()[ids] + self.positions[start : start + T]"
+        ),
     ],
     "3.7": [
         # no marks for beginning and end
@@ -320,7 +322,9 @@ WRONG = {
             new="partners = torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)",
         ),
         # turns the other way
-        FAULT.format(old=PARTNERS, new="partners = torch.cat([second, -first], dim=-1)"),
+        FAULT.format(
+            old=PARTNERS, new="partners = torch.cat([second, -first], dim=-1)"
+        ),
         # the right angles in the wrong order
         FAULT.format(
             old=ANGLES, new="angles = torch.cat([angles, angles.flip(-1)], dim=-1)"

@@ -587,18 +587,18 @@ class RollingCache:
     "4.10": [
         # the same positions in other words
         FAULT.format(
-            number=10, old=QUERIES, new="query_at = torch.arange(n_queries) + "
-            "n_keys - n_queries + 1"
+            number=10,
+            old=QUERIES,
+            new="query_at = torch.arange(n_queries) + n_keys - n_queries + 1",
         ),
         # too far in the other direction
         FAULT.format(
-            number=10, old=QUERIES,
+            number=10,
+            old=QUERIES,
             new="query_at = torch.arange(n_keys - n_queries - 1, n_keys - 1)",
         ),
         # right without a cache alone
-        FAULT.format(
-            number=10, old=QUERIES, new="query_at = torch.arange(n_queries)"
-        ),
+        FAULT.format(number=10, old=QUERIES, new="query_at = torch.arange(n_queries)"),
         # not even itself
         FAULT.format(
             number=10, old=FUTURE, new="future = key_at >= query_at[:, None] - 1"
@@ -607,7 +607,8 @@ class RollingCache:
         FAULT.format(number=10, old=FUTURE, new="future = key_at < query_at[:, None]"),
         # the mask after the softmax
         FAULT.format(
-            number=10, old="return torch.softmax(scores, dim=-1) @ v",
+            number=10,
+            old="return torch.softmax(scores, dim=-1) @ v",
             new="return (torch.softmax(scores, dim=-1) * ~future) @ v",
         ),
     ],
@@ -621,9 +622,7 @@ class RollingCache:
             number=11, old=MERGE, new="y = y.permute(0, 2, 3, 1).reshape(B, T, D)"
         ),
         # the heads are added up
-        FAULT.format(
-            number=11, old=MERGE, new="y = y.sum(1).repeat(1, 1, n_heads)"
-        ),
+        FAULT.format(number=11, old=MERGE, new="y = y.sum(1).repeat(1, 1, n_heads)"),
         # another cut, and the merge as it was
         FAULT.format(
             number=11,
@@ -631,8 +630,6 @@ class RollingCache:
             new="heads = qkv(x).view(B, 3 * n_heads, T, D // n_heads)",
         ),
         # the transpose without new memory
-        FAULT.format(
-            number=11, old=MERGE, new="y = y.transpose(1, 2).view(B, T, D)"
-        ),
+        FAULT.format(number=11, old=MERGE, new="y = y.transpose(1, 2).view(B, T, D)"),
     ],
 }
