@@ -50,6 +50,96 @@ def relative_bias(table, length):
     return {look}
 """
 
+INPUT = """
+class GPTInput(nn.Module):
+    def __init__(self, vocab_size, context_length, d_model):
+        super().__init__()
+        self.tokens = {tokens}
+        self.positions = nn.Parameter(torch.randn(context_length, d_model))
+
+    def forward(self, ids, start=0):
+        T = ids.shape[-1]
+        if {bad_id}:
+            raise ValueError("bad id")
+        if {too_long}:
+            raise ValueError("too long")
+        return {total}
+"""
+
+SUBWORDS = """
+def pieces(word):
+    marked = {marked}
+    {found}
+    for size in (3, 4, 5):
+        for i in range(len(marked) - size + {last}):
+            {keep}
+    return list(found)
+
+
+class SubwordEmbedding(nn.Module):
+    def __init__(self, words, d_model, generator=None):
+        super().__init__()
+        known = sorted({{piece for word in words for piece in pieces(word)}})
+        self.row = {{piece: i for i, piece in enumerate(known)}}
+        start = 0.1 * torch.randn(len(known), d_model, generator=generator)
+        self.weight = nn.Parameter(start)
+
+    def forward(self, words):
+        vectors = []
+        for word in words:
+            rows = [{row} for piece in pieces(word){known}]
+            rows = torch.tensor(rows, dtype=torch.long)
+            vectors.append(self.weight[rows].{reduce}(dim=0))
+        return torch.stack(vectors)
+
+
+def train_subwords(words, counts, d_model, steps=200, rate=1.0):
+    g = torch.Generator().manual_seed(0)
+    center = SubwordEmbedding(words, d_model, g)
+    neighbor = TokenEmbedding(counts.shape[1], d_model, generator=g)
+    for _ in range(steps):
+        scores = center(words) @ neighbor.weight.T
+        log_p = torch.log_softmax(scores, dim={dim})
+        loss = -(counts * log_p).sum() / counts.sum()
+        loss.backward()
+        with torch.no_grad():
+            for p in {trained}:
+                p {sign}= rate * p.grad
+                p.grad = None
+    return center
+"""
+
+FAULT = """
+def fault_3_8():
+    return (
+        {old!r},
+        {new!r},
+    )
+"""
+ANGLES = "angles = angles.repeat_interleave(2, dim=-1)  # (T, d), one for each feature"
+PARTNERS = "partners = torch.cat([-second, first], dim=-1)  # (..., T, d)"
+
+
+def gpt_input(**parts: str) -> str:
+    right = {
+        "tokens": "nn.Parameter(torch.randn(vocab_size, d_model))",
+        "bad_id": "ids.min() < 0 or ids.max() >= len(self.tokens)",
+        "too_long": "start + T > len(self.positions)",
+        "total": "self.tokens[ids] + self.positions[start : start + T]",
+    }
+    return INPUT.format(**(right | parts))
+
+
+def subwords(**parts: str) -> str:
+    right = {
+        "marked": 'f"<{word}>"', "found": "found = {marked}", "last": "1",
+        "keep": "found.add(marked[i : i + size])", "row": "self.row[piece]",
+        "known": " if piece in self.row", "reduce": "sum", "dim": "1",
+        "trained": "(center.weight, neighbor.weight)", "sign": "-",
+    }  # fmt: skip
+    return SUBWORDS.format(**(right | parts))
+
+
 BACK = "(t[:, None] - t).clamp(0, table.shape[1] - 1)"
 LOOP = "for i, slope in zip(ids.tolist(), arriving): gradient[i] += slope"
 SPEED = "base ** (-torch.arange(0, d, 2) / d)"
@@ -176,5 +266,72 @@ WRONG = {
         BIAS.format(distance=BACK, look="table.T[distance]"),
         # cut off from the table: nothing can be learned
         BIAS.format(distance=BACK, look="table.detach()[:, distance]"),
+    ],
+    "3.6": [
+        # a bare tensor: nothing that an optimizer could find
+        gpt_input(tokens="torch.randn(vocab_size, d_model)"),
+        # positions looked up by id
+        gpt_input(total="self.tokens[ids] + self.positions[ids % 4]"),
+        # always from position 0
+        gpt_input(total="self.tokens[ids] + self.positions[:T]"),
+        # start counts from 1
+        gpt_input(total="self.tokens[ids] + self.positions[start - 1 :][:T]"),
+        # positions counted along the batch
+        gpt_input(total="self.tokens[ids] + self.positions[: len(ids), None]"),
+        # a row of the table from its end
+        gpt_input(bad_id="ids.max() >= len(self.tokens)"),
+        # no check of the length
+        gpt_input(too_long="False"),
+        # the length is checked without start
+        gpt_input(too_long="T > len(self.positions)"),
+        # cut off from the table
+        gpt_input(
+            total="self.tokens.detach()[ids] + self.positions[start : start + T]"
+        ),
+    ],
+    "3.7": [
+        # no marks for beginning and end
+        subwords(marked="word"),
+        # the last piece of each size is missing
+        subwords(last="0"),
+        # without the whole word
+        subwords(found="found = set()"),
+        # a piece as often as it occurs
+        subwords(found="found = [marked]", keep="found.append(marked[i : i + size])"),
+        # the mean of the rows
+        subwords(reduce="mean"),
+        # fails for a piece without a row
+        subwords(known=""),
+        # another piece's row for a piece without one
+        subwords(row="self.row.get(piece, 0)", known=""),
+        # trains only the other table
+        subwords(trained="(neighbor.weight,)"),
+        # up instead of down
+        subwords(sign="+"),
+        # the softmax over the words instead of their company
+        subwords(dim="0", trained="(neighbor.weight,)"),
+    ],
+    "3.8": [
+        # not a line of the function
+        FAULT.format(old="angles = positions * speeds", new="angles = speeds"),
+        # says the same in other words
+        FAULT.format(old=ANGLES, new="angles = torch.repeat_interleave(angles, 2, -1)"),
+        # the partners of the other layout: a rotation, but not the promised one
+        FAULT.format(
+            old=PARTNERS,
+            new="partners = torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)",
+        ),
+        # turns the other way
+        FAULT.format(
+            old=PARTNERS, new="partners = torch.cat([second, -first], dim=-1)"
+        ),
+        # the right angles in the wrong order
+        FAULT.format(
+            old=ANGLES, new="angles = torch.cat([angles, angles.flip(-1)], dim=-1)"
+        ),
+        # one angle for all features: lengths are kept
+        FAULT.format(old=ANGLES, new="angles = angles[:, :1].expand(-1, d)"),
+        # not Python
+        FAULT.format(old=ANGLES, new="angles = torch.cat([angles, angles], dim=-1"),
     ],
 }

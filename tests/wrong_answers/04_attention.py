@@ -1,5 +1,111 @@
 """Wrong answers that people give to chapter 4's exercises; each check must reject them."""
 
+ROLLING = """
+class RollingCache:
+    def __init__(self, batch_size, n_heads, d_head, *, width, n_first):
+        size = (batch_size, n_heads, n_first + width, d_head)
+        self.keys, self.values = torch.zeros(size), torch.zeros(size)
+        self.n_first, self.width, self.seen = n_first, width, 0
+
+    def append(self, k, v):
+        t, n = self.seen, self.n_first
+        slot = {slot}
+        self.keys[:, :, slot] = k[:, :, 0]
+        self.values[:, :, {value_slot}] = v[:, :, 0]
+        self.seen += 1
+        stored = {stored}
+        return self.keys[:, :, :stored], self.values[:, :, :stored]
+"""
+SLOT = "t if t < n else n + (t - n) % self.width"
+
+FLASH = """
+def flash(q, k, v, block):
+    T, d = q.shape
+    y, log_sums = torch.zeros(T, d), torch.zeros(T)
+    for start in range(0, {end}, block):
+        rows = slice(start, min(start + block, T))
+        n = rows.stop - start
+        largest, total = torch.full((n, 1), -torch.inf), torch.zeros(n, 1)
+        out = torch.zeros(n, d)
+        for first in range(0, {last}, block):
+            columns = slice(first, min(first + block, T))
+            scores = q[rows] @ k[columns].T / math.sqrt(d)
+            i = torch.arange(T)
+            hidden = {hidden}
+            scores = scores.masked_fill(hidden, -torch.inf)
+            new_largest = {new}
+            shrink = (largest - new_largest).exp()
+            powers = (scores - new_largest).exp()
+            total = total * shrink + powers.sum(1, keepdim=True)
+            out = {out}
+            largest = new_largest
+        y[rows] = out / total
+        log_sums[rows] = ({log_sums})[:, 0]
+    return y, log_sums
+
+
+def flash_backward(q, k, v, y, log_sums, slopes, block):
+    T, d = q.shape
+    dq, dk, dv = torch.zeros(T, d), torch.zeros(T, d), torch.zeros(T, d)
+    for start in range(0, T, block):
+        rows = slice(start, min(start + block, T))
+        for first in range(0, start + 1, block):
+            columns = slice(first, min(first + block, T))
+            scores = q[rows] @ k[columns].T / math.sqrt(d)
+            if first == start:
+                scores = scores.masked_fill(~causal_mask(len(scores)), -torch.inf)
+            p = (scores - log_sums[rows, None]).exp()
+            a = slopes[rows] @ v[columns].T
+            s = {s}
+            dv[columns] {add} {dv}
+            dq[rows] += s @ k[columns]
+            dk[columns] += s.T @ q[rows]
+    return dq, dk, dv
+"""
+BACKWARD = """
+
+def flash_backward(q, k, v, y, log_sums, slopes, block):
+    leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+    result = attention(*leaves, causal_mask(len(q)))
+    return torch.autograd.grad(result, leaves, slopes)
+"""
+AT_ONCE = """
+def flash(q, k, v, block):
+    scores = q @ k.T / math.sqrt(q.shape[1])
+    scores = scores.masked_fill(~causal_mask(len(q)), -torch.inf)
+    return scores.softmax(1) @ v, scores.logsumexp(1)
+"""
+
+FAULT = """
+def fault_4_{number}():
+    return (
+        {old!r},
+        {new!r},
+    )
+"""
+WEIGHTS = "weights = torch.softmax(scores, dim=1)"
+QUERIES = "query_at = torch.arange(n_keys - n_queries + 1, n_keys + 1)  # (T_q,)"
+FUTURE = "future = key_at > query_at[:, None]  # (T_q, T_k)"
+MERGE = "y = y.contiguous().view(B, T, D)"
+
+
+def rolling(**parts: str) -> str:
+    right = {"slot": SLOT, "value_slot": "slot", "stored": "min(t + 1, n + self.width)"}
+    return ROLLING.format(**(right | parts))
+
+
+def flashing(**parts: str) -> str:
+    right = {
+        "end": "T", "last": "start + 1", "hidden": "i[rows, None] < i[columns]",
+        "new": "torch.maximum(largest, scores.amax(1, keepdim=True))",
+        "out": "out * shrink + powers @ v[columns]",
+        "log_sums": "largest + total.log()", "add": "+=",
+        "s": "p * (a - (slopes * y)[rows].sum(1, keepdim=True)) / math.sqrt(d)",
+        "dv": "p.T @ slopes[rows]",
+    }  # fmt: skip
+    return FLASH.format(**(right | parts))
+
+
 WRONG = {
     "4.1": [
         # rows do not sum to 1
@@ -396,5 +502,134 @@ class SelfAttention(nn.Module):
         y = attention(q, k, v, causal_mask(T))
         return self.out(y.transpose(1, 2).reshape(B, T, D))
 """,
+    ],
+    "4.7": [
+        # the first tokens are overwritten, too
+        rolling(slot="t % (n + self.width)"),
+        # the ring does not begin behind the first tokens
+        rolling(slot="t if t < n else n + t % self.width"),
+        # a ring one slot short
+        rolling(slot="t if t < n else n + (t - n) % max(1, self.width - 1)"),
+        # always the whole memory, with slots that hold zeros
+        rolling(stored="n + self.width"),
+        # a value is parted from its key
+        rolling(value_slot="t % (n + self.width)"),
+        # the window stops where it is full
+        rolling(slot="min(t, n + self.width - 1)"),
+        # new memory for each token
+        """
+class RollingCache:
+    def __init__(self, batch_size, n_heads, d_head, *, width, n_first):
+        self.keys = self.values = torch.zeros(batch_size, n_heads, 0, d_head)
+        self.n_first, self.width = n_first, width
+
+    def append(self, k, v):
+        def joined(old, new):
+            both = torch.cat([old, new], dim=2)
+            if both.shape[2] <= self.n_first + self.width:
+                return both
+            return torch.cat(
+                [both[:, :, : self.n_first], both[:, :, -self.width :]], dim=2
+            )
+
+        self.keys, self.values = joined(self.keys, k), joined(self.values, v)
+        return self.keys, self.values
+""",
+    ],
+    "4.8": [
+        # all scores at once
+        AT_ONCE + BACKWARD,
+        # forward in blocks, backward by autograd through a whole table
+        flashing().split("\n\ndef flash_backward")[0] + BACKWARD,
+        # what was added up before is not shrunk
+        flashing(out="out + powers @ v[columns]"),
+        # positions in the last block that is not full are forgotten
+        flashing(end="T // block * block"),
+        # blocks in the future are computed and hidden
+        flashing(last="T"),
+        # the future within a block is not hidden
+        flashing(hidden="torch.zeros_like(scores, dtype=torch.bool)"),
+        # without the largest score
+        flashing(new="torch.zeros_like(largest)"),
+        # the logarithm of the sum, but not of e to the scores themselves
+        flashing(log_sums="total.log()"),
+        # the sum over the other weights is forgotten
+        flashing(s="p * a / math.sqrt(d)"),
+        # the root is forgotten
+        flashing(s="p * (a - (slopes * y)[rows].sum(1, keepdim=True))"),
+        # the last block of queries overwrites the others
+        flashing(add="="),
+        # the slopes of queries for values
+        flashing(dv="p.T @ y[rows]"),
+    ],
+    "4.9": [
+        # not a line of the function
+        FAULT.format(number=9, old="torch.softmax(scores, dim=1)", new="..."),
+        # the queries again, counted from the end
+        FAULT.format(number=9, old=WEIGHTS, new="weights = torch.softmax(scores, -2)"),
+        # right for a batch alone
+        FAULT.format(number=9, old=WEIGHTS, new="weights = torch.softmax(scores, 2)"),
+        # the texts of the batch
+        FAULT.format(number=9, old=WEIGHTS, new="weights = torch.softmax(scores, 0)"),
+        # a mask that hides what is past
+        FAULT.format(
+            number=9,
+            old="future = torch.ones(T, T, dtype=torch.bool).triu(1)",
+            new="future = torch.ones(T, T, dtype=torch.bool).tril(-1)",
+        ),
+        # rows sum to 1 afterward, with the future in the sums
+        FAULT.format(
+            number=9,
+            old="return weights @ v  # (..., T, d)",
+            new="return weights / weights.sum(-1, keepdim=True) @ v",
+        ),
+    ],
+    "4.10": [
+        # the same positions in other words
+        FAULT.format(
+            number=10,
+            old=QUERIES,
+            new="query_at = torch.arange(n_queries) + n_keys - n_queries + 1",
+        ),
+        # too far in the other direction
+        FAULT.format(
+            number=10,
+            old=QUERIES,
+            new="query_at = torch.arange(n_keys - n_queries - 1, n_keys - 1)",
+        ),
+        # right without a cache alone
+        FAULT.format(number=10, old=QUERIES, new="query_at = torch.arange(n_queries)"),
+        # not even itself
+        FAULT.format(
+            number=10, old=FUTURE, new="future = key_at >= query_at[:, None] - 1"
+        ),
+        # sees nothing but the future
+        FAULT.format(number=10, old=FUTURE, new="future = key_at < query_at[:, None]"),
+        # the mask after the softmax
+        FAULT.format(
+            number=10,
+            old="return torch.softmax(scores, dim=-1) @ v",
+            new="return (torch.softmax(scores, dim=-1) * ~future) @ v",
+        ),
+    ],
+    "4.11": [
+        # not a line of the function
+        FAULT.format(number=11, old="y = y.view(B, T, D)", new="..."),
+        # the same order in other words
+        FAULT.format(number=11, old=MERGE, new="y = y.reshape(B, T, D)"),
+        # features of all heads in turn
+        FAULT.format(
+            number=11, old=MERGE, new="y = y.permute(0, 2, 3, 1).reshape(B, T, D)"
+        ),
+        # the heads are added up
+        FAULT.format(number=11, old=MERGE, new="y = y.sum(1).repeat(1, 1, n_heads)"),
+        # another cut, and the merge as it was
+        FAULT.format(
+            number=11,
+            old="heads = qkv(x).view(B, T, 3 * n_heads, D // n_heads).transpose(1, 2)",
+            new="heads = qkv(x).view(B, 3 * n_heads, T, D // n_heads)",
+        ),
+        # the transpose without new memory
+        FAULT.format(number=11, old=MERGE, new="y = y.transpose(1, 2).view(B, T, D)"),
     ],
 }
