@@ -33,7 +33,8 @@ def new_linear(
 ) -> nn.Linear:  # fmt: skip
     """nn.Linear with PyTorch's initialization, drawn by `generator`.
 
-    Weights and biases are uniform between -1 / sqrt(n_in) and 1 / sqrt(n_in).
+    Weights and biases are uniform between -1 / sqrt(n_in) and 1 / sqrt(n_in). Nothing is
+    drawn from the global generator: the layer is made empty, then filled.
     """
     layer = nn.Linear(n_in, n_out, bias=bias, device="meta")  # draws nothing
     layer.to_empty(device=torch.get_default_device())
@@ -45,7 +46,8 @@ def new_linear(
 class RNNLanguageModel(nn.Module):
     """A recurrent network that reads one token after another: ids (B, T) -> (B, T, V).
 
-    h_t = tanh(W_e e_t + W_h h_{t-1} + b) (Elman 1990): the whole context must pass
+    h_t = tanh(W_e e_t + W_h h_{t-1} + b) (Elman 1990; `from_input` is W_e with b,
+    `from_past` is W_h, which needs no second bias): the whole context must pass
     through one vector of d_model numbers, and no step can start before the previous one
     has ended. Initial weights are drawn by `generator`. TypeError for ids that are not
     integers, ValueError for another shape or for ids outside 0 .. V - 1 (on a GPU the
@@ -125,6 +127,7 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _check_mask(mask: Tensor, q: Tensor, k: Tensor) -> None:
+    """TypeError or ValueError for a mask that does not fit or hides every key."""
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool (True = may look), got {mask.dtype}")
     outer = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])
@@ -197,7 +200,10 @@ class LayerCache:
         self.length = 0  # positions stored
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, H_kv, T, d) new keys and values; returns all of them so far."""
+        """Store (B, H_kv, T, d) new keys and values; returns all of them so far.
+
+        ValueError if there is no room for them; then nothing is stored.
+        """
         end = self.length + k.shape[2]
         if k.shape[0] != self.keys.shape[0] or end > self.keys.shape[2]:
             raise ValueError(f"the cache has no room for {len(k)} rows of {end} tokens")

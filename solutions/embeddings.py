@@ -32,7 +32,8 @@ class TokenEmbedding(nn.Module):
     The same numbers as one-hot vectors times `weight` (V, D), without the product.
     Rows start as normal(0, 1), drawn by `generator`. TypeError for ids that are not
     int64 or int32, ValueError for an id outside 0 .. V - 1 (on a GPU, where checking
-    would cost time, the lookup's own error comes instead).
+    would cost time, the lookup's own error comes instead). As long as all is well, no
+    value is read back: torch.compile and the device "meta" have none to read.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ def nearest_tokens(
 
     weight: (V, D) -> [(id, cosine similarity)], the most similar first, ties by
     lower id. A row of zeros has similarity 0 to all. ValueError for a token_id outside
-    0 .. V - 1 and a k outside 1 .. V - 1.
+    0 .. V - 1, a k outside 1 .. V - 1, and a weight that is not a table.
     """
     if weight.ndim != 2:
         raise ValueError(f"weight has shape {tuple(weight.shape)}, but must be (V, D)")
@@ -153,7 +154,8 @@ def rotate(
     than the `length` that was trained on. A pair that makes fewer than `low` turns in
     that length turns `factor` times more slowly, one that makes more than `high` turns
     keeps its speed, and in between the change is gradual. ValueError for an odd d_head,
-    a base of 0 or less, and shapes that do not fit; TypeError for integer x.
+    a base of 0 or less, and shapes that do not fit; TypeError for integer x. In 16 bits
+    far positions would blur: angles are float32 at least, the result is of x's dtype.
     """
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point, got {x.dtype}")

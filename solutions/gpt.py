@@ -119,7 +119,8 @@ class GPTConfig:
     """The sizes of a GPT. ValueError or TypeError names the field that is wrong.
 
     Left at None: n_kv_heads is n_heads, d_head is d_model / n_heads, d_mlp is
-    4 d_model. rope_scaling is `scaling` of chapter 3's `rotate`.
+    4 d_model. rope_scaling is `scaling` of chapter 3's `rotate`, kept as a tuple. Sizes
+    are ints, not True, and what is bool is True or False, not 1.
     """
 
     vocab_size: int
@@ -166,6 +167,7 @@ class GPTConfig:
         self._check_heads()
 
     def _check_heads(self) -> None:
+        """ValueError for heads that do not divide, and odd widths where pairs turn."""
         D, H, shared = self.d_model, self.n_heads, self.kv_heads
         if self.d_head is None and D % H:
             raise ValueError(f"d_model={D} is not divisible by n_heads={H}")
@@ -196,7 +198,10 @@ class GPTConfig:
 
     @classmethod
     def gpt2(cls, size: str) -> "GPTConfig":
-        """One of GPT-2's four sizes: "124M", "355M", "774M" or "1558M"."""
+        """One of GPT-2's four sizes: "124M", "355M", "774M" or "1558M".
+
+        They have 12, 16, 20 and 25 heads, of 64 features each.
+        """
         sizes = {"124M": (768, 12, 12), "355M": (1024, 24, 16)}
         sizes |= {"774M": (1280, 36, 20), "1558M": (1600, 48, 25)}
         if size not in sizes:
@@ -279,7 +284,9 @@ class GPT(nn.Module):
     """ids (B, T) -> logits (B, T, V): a score for each next token, at every position.
 
     generator draws the initial weights (see initialize_weights). fused: see
-    CausalSelfAttention.
+    CausalSelfAttention. Dropout falls on the sum of the embeddings, inside attention,
+    and on what each layer of a block adds. Sinusoids are the buffer `waves` (T, D),
+    not saved, and as large as the tokens' vectors at the start: root mean square 0.02.
     """
 
     def __init__(

@@ -604,6 +604,7 @@ def test_gpt2_sizes_have_their_published_names(name):
     with torch.device("meta"):
         model = GPT(GPTConfig.gpt2(name))
     assert model.n_parameters() == COUNTS[name]
+    assert model.config.head_width == 64
     assert f"{model.n_parameters() / 1e6:.0f}M" == name
 
 
