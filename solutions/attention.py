@@ -33,8 +33,8 @@ def new_linear(
 ) -> nn.Linear:  # fmt: skip
     """nn.Linear with PyTorch's initialization, drawn by `generator`.
 
-    Weights and biases are uniform between -1 / sqrt(n_in) and 1 / sqrt(n_in). Nothing is
-    drawn from the global generator: the layer is made empty, then filled.
+    Weights and biases are uniform between -1 / sqrt(n_in) and 1 / sqrt(n_in). Nothing
+    is drawn from the global generator: the layer is made empty, then filled.
     """
     layer = nn.Linear(n_in, n_out, bias=bias, device="meta")  # draws nothing
     layer.to_empty(device=torch.get_default_device())

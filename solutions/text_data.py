@@ -97,7 +97,8 @@ def train_val_split(
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction={val_fraction} must be above 0 and below 1")
     n = len(documents)
-    _require_at_least("len(documents)", n, 2)
+    if n < 2:
+        raise ValueError(f"documents: {n} cannot be split in two; give at least 2")
     n_val = min(max(round(val_fraction * n), 1), n - 1)
     chosen = set(torch.randperm(n, generator=generator)[:n_val].tolist())
     train = [d for i, d in enumerate(documents) if i not in chosen]

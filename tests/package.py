@@ -68,7 +68,8 @@ def run_tests(name: str, folder: Path, extra: list[str]) -> dict[str, list]:
             command, cwd=ROOT, env=environment, capture_output=True, text=True
         )
         if not report.exists():
-            return {"wrong": [(f"test_{name}.py", done.stdout + done.stderr)]}
+            said = f"the run broke off, status {done.returncode}: "
+            return {"wrong": [(f"test_{name}.py", said + (done.stdout + done.stderr))]}
         return outcomes(xml.parse(report).getroot())
 
 
@@ -90,15 +91,25 @@ def outcomes(report: xml.Element) -> dict[str, list]:
 def explained(fact: str, problem: xml.Element | str) -> str:
     """What a failed test is about, what it found, and where."""
     if isinstance(problem, str):
-        return f"  {fact}\n      {problem.strip()[-600:]}"
-    text = problem.text or ""
-    message = (problem.get("message") or "").strip().splitlines() or [""]
-    if message == ["collection failure"]:  # the file of tests cannot be imported
-        message = re.findall(r"^E +(\S.*)", text, re.M)[-3:]
-    places = re.findall(r"^(\S+\.py:\d+)", text, re.M)
-    where = f"  ({' <- '.join(reversed(places[-3:]))})" if places else ""
-    lines = [line for line in message[:3] if line.strip()]
+        return f"  {fact}\n      {problem.strip()[:200]} ... {problem.strip()[-600:]}"
+    text = problem.text or problem.get("message") or ""
+    lines = re.findall(r"^E +(\S.*)", text, re.M)[:4] or text.splitlines()[:4]
+    positions = re.findall(r"^(\S+\.py:\d+)", text, re.M)
+    where = f"  ({' <- '.join(reversed(positions[-3:]))})" if positions else ""
     return f"  {fact}{where}\n" + "\n".join(f"      {line}" for line in lines)
+
+
+def by_fact(wrong: list[tuple]) -> list[tuple]:
+    """One of the failures of each test, and how many more cases of it fail."""
+    groups = {}
+    for fact, problem in wrong:
+        groups.setdefault(fact.split("[")[0], []).append((fact, problem))
+    found = []
+    for cases in groups.values():
+        fact, problem = cases[0]
+        more = f" and {len(cases) - 1} more of its cases" if cases[1:] else ""
+        found.append((fact + more, problem))
+    return found
 
 
 def functions(path: Path) -> dict[str, ast.FunctionDef]:
@@ -147,9 +158,9 @@ def write_report(file: Path, folder: Path, results: dict[str, dict[str, list]]) 
     new.replace(file)
 
 
-def next_to_write(folder: Path) -> str:
-    """The first function of the course that is still blank, and what it promises."""
-    for module in [module for modules in TESTS.values() for module in modules]:
+def next_to_write(folder: Path, chosen: list[str]) -> str:
+    """The first function of what is tested that is still blank, and its promise."""
+    for module in [module for name in chosen for module in TESTS[name]]:
         path = folder / f"{module}.py"
         try:
             own = to_write(ast.parse(path.read_text("utf-8"))) if path.exists() else {}
@@ -160,7 +171,7 @@ def next_to_write(folder: Path) -> str:
                 line = f":{own[name].lineno}" if name in own else ""
                 promise = (ast.get_docstring(given) or "").split("\n\n")[0]
                 return f"Write next: {name} in {path}{line}\n  {promise}"
-    return "Everything is written."
+    return "Everything that was tested is written."
 
 
 def report(folder: Path, chosen: list[str], extra: list[str], file: Path | None) -> int:
@@ -181,11 +192,12 @@ def report(folder: Path, chosen: list[str], extra: list[str], file: Path | None)
         found = results[name]
         if found.get("wrong"):
             print(f"\nWrong in {name}:")
-            for fact, problem in found["wrong"][:8]:
+            groups = by_fact(found["wrong"])
+            for fact, problem in groups[:8]:
                 print(explained(fact, problem))
-            if len(found["wrong"]) > 8:
-                print(f"  ... and {len(found['wrong']) - 8} more")
-    print(f"\n{table(folder, results)}\n\n{next_to_write(folder)}")
+            if groups[8:]:
+                print(f"  ... and {len(groups) - 8} more")
+    print(f"\n{table(folder, results)}\n\n{next_to_write(folder, chosen)}")
     return int(any(found.get("wrong") for found in results.values()))
 
 

@@ -569,7 +569,7 @@ BAD = [
     (
         lambda d: td.train_val_split(["a"], 0.5, generator=seeded()),
         ValueError,
-        r"len\(documents\)=1 must be at least 2",
+        "documents: 1 cannot be split in two; give at least 2",
     ),
     (
         lambda d: td.train_val_split(["a", "b"], 0, generator=seeded()),

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import nbformat
-from learner import ROOT, own_body
+from learner import ROOT, is_private, own_body
 
 HOW = '''"""Your package: write the bodies, in any order.
 
@@ -34,6 +34,8 @@ def attributes(node: ast.FunctionDef) -> list[str]:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
             found.setdefault(ast.unparse(inner), inner.lineno)
+        elif isinstance(inner, ast.Call) and "register_buffer" in ast.unparse(inner.func):
+            found[f"self.{inner.args[0].value}"] = inner.lineno
     return [name for name in sorted(found, key=found.get) if name.startswith("self.")]
 
 
@@ -41,6 +43,8 @@ def stub(node: ast.FunctionDef, name: str) -> list[str]:
     """The lines that stand in for the body of `node`."""
     indent = " " * own_body(node)[0].col_offset
     lines = [f"{indent}# Your turn."]
+    if is_private(node.name):
+        lines = [f"{indent}# Provided by the course; you may write your own."]
     if node.name == "__init__" and attributes(node):
         lines = [f"{indent}# Your turn. It sets:"]
         lines += [f"{indent}#     {attribute}" for attribute in attributes(node)]

@@ -75,15 +75,26 @@ def guarded(given: Function, name: str) -> Function:
     return given
 
 
+def placed(node: ast.stmt, line: int) -> ast.stmt:
+    """`node`, which tracebacks then show at `line` of the learner's file."""
+    for inner in ast.walk(node):
+        if hasattr(inner, "lineno"):
+            inner.lineno = inner.end_lineno = line
+            inner.col_offset = inner.end_col_offset = 0
+    return node
+
+
 def completed(own: ast.ClassDef, given: ast.ClassDef) -> ast.ClassDef:
     """`own` with the methods of `given` that are blank or missing, public ones guarded."""
     theirs = {n: m for n, m in members(given).items() if isinstance(m, Function)}
+    lines = {n: node.lineno for n, node in members(own).items()}
     kept = [n for n in own.body if not (is_blank(n) and n.name in theirs)]
     present = {getattr(node, "name", None) for node in kept}
     for name, node in theirs.items():
         if name not in present:
             full = f"{own.name}.{name}"
-            kept.append(node if is_private(name) else guarded(node, full))
+            node = node if is_private(name) else guarded(node, full)
+            kept.append(placed(node, lines.get(name, own.lineno)))
     own.body = kept
     return own
 
@@ -103,7 +114,8 @@ def merged(own: ast.Module, given: ast.Module, strict: bool) -> list[ast.stmt]:
     strict: what is taken from `given` is guarded, and classes are `own` ones.
     """
     theirs, chosen = members(given), []
-    missing = [name for name in theirs if name not in members(own)]
+    lines = {name: node.lineno for name, node in members(own).items()}
+    missing = [name for name in theirs if name not in lines]
     nodes = [*own.body, *(theirs[name] for name in missing)]
     for node in nodes:
         name = getattr(node, "name", None)
@@ -111,10 +123,14 @@ def merged(own: ast.Module, given: ast.Module, strict: bool) -> list[ast.stmt]:
             chosen.append(node)
         elif isinstance(node, ast.ClassDef) and name not in missing:
             usable = strict or whole(node, theirs[name])
-            chosen.append(completed(node, theirs[name]) if usable else theirs[name])
+            if usable:
+                chosen.append(completed(node, theirs[name]))
+            else:
+                chosen.append(placed(theirs[name], node.lineno))
         elif is_blank(node) or name in missing:
             guard = strict and not is_private(name) and isinstance(node, Function)
-            chosen.append(guarded(theirs[name], name) if guard else theirs[name])
+            finished = guarded(theirs[name], name) if guard else theirs[name]
+            chosen.append(placed(finished, lines.get(name, 1)))
         else:
             chosen.append(node)
     return chosen
@@ -137,10 +153,8 @@ class Loader(importlib.abc.Loader):
         module.__dict__["_not_written_yet"] = not_written_yet
         given = ast.parse(self.given.read_text("utf-8"), str(self.given))
         own = ast.parse(self.own.read_text("utf-8"), str(self.own))
-        theirs = set(map(id, ast.walk(given)))
         for node in merged(own, given, self.strict):
-            file = self.given if id(node) in theirs else self.own
-            code = compile(ast.Module([node], []), str(file), "exec")
+            code = compile(ast.Module([node], []), str(self.own), "exec")
             exec(code, module.__dict__)
 
 
