@@ -6,9 +6,10 @@ line and what should stand there, and `mended` makes the function that would the
 
 import inspect
 import math
+import re
 import textwrap
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,23 @@ def split_into_pieces(
 
 
 # Chapter 2
+
+
+def encode_chunks(tokenizer, chunks: Iterable[str]) -> Iterator[int]:
+    """Yields the ids of the joined `chunks`, which may end anywhere, even in a word.
+
+    All that has been read is encoded up to the last single space, and the rest waits.
+    tokenizer: a BPETokenizer with GPT-2's pattern.
+    """
+    kept = ""
+    for chunk in chunks:
+        kept += chunk
+        spaces = [found.start() for found in re.finditer(r"(?<=\S) (?=\S)", kept)]
+        if spaces:
+            end = spaces[-1] + 1
+            yield from tokenizer.encode_ordinary(kept[:end])
+            kept = kept[end:]
+    yield from tokenizer.encode_ordinary(kept)
 
 
 # Chapter 3

@@ -25,12 +25,12 @@ BYTES = [bytes([b]) for b in range(256)]
 
 
 def pairs(word: str) -> Iterator[str]:
-    """The neighbors in a word of one character per token: "abc" -> "ab", "bc"."""
+    """The neighbors in a string of one character per token: "abc" -> "ab", "bc"."""
     return map(str.__add__, word, word[1:])
 
 
 def index_pairs(words: list[str], freqs: list[int]) -> tuple[Counter, dict]:
-    """How often each pair occurs, and the indices of the words in which it stands."""
+    """How often each pair occurs, and the indices of the pre-tokens that hold it."""
     totals, where = Counter(), defaultdict(list)
     for i, word in enumerate(words):
         for pair in pairs(word):
@@ -40,7 +40,7 @@ def index_pairs(words: list[str], freqs: list[int]) -> tuple[Counter, dict]:
 
 
 def replace_pair(words: list, indices: list, pair: str, new: str) -> dict[str, list]:
-    """Put `new` for `pair` in the words at `indices`; returns where pairs of it are."""
+    """Put `new` for `pair` in these pre-tokens; returns where pairs of it are."""
     made = defaultdict(list)
     for i in set(indices):
         words[i] = words[i].replace(pair, new)
@@ -59,7 +59,7 @@ def descending(token: bytes) -> str:
 
 
 def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list[tuple]:
-    """The first merges of the words in `counts`, or all that there are.
+    """The first merges of the pre-tokens in `counts`, or all that there are.
 
     Each step takes the most frequent pair, of equals the greatest pair of bytes.
     """
@@ -95,7 +95,7 @@ def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list
 
 
 def merge_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
-    """`word` in tokens: join the pair of lowest rank, leftmost first, to the end.
+    """A pre-token's tokens: join the pair of lowest rank, leftmost first, to the end.
 
     ranks: pair of tokens -> rank of that merge.
     """
@@ -349,7 +349,7 @@ def train_bpe(text: str | Iterable[str], vocab_size: int, *,
 
 
 def merge_long_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
-    """The same as merge_word for a long `word`: n log n steps for n bytes.
+    """The same as merge_word for a long pre-token: n log n steps for n bytes.
 
     A token begins at position i and ends at after[i]. Joins wait in a heap as pairs
     of rank and position; those that are no longer possible are skipped.

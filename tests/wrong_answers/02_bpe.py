@@ -1,5 +1,53 @@
 """Wrong answers that people give to chapter 2's exercises; checks must reject them."""
 
+# Exercise 2.9 asks for three functions, and each wrong answer has one that is wrong.
+BEST_CUT = """
+def best_cut(piece: str, p: dict[str, float]) -> list[str]:
+    best = [(1.0, [])]  # for the first j characters: the product, the tokens
+    for j in range(1, len(piece) + 1):
+        ways = [(0.0, [])]
+        for i, (product, tokens) in enumerate(best):
+            token = piece[i:j]
+            if token in p:
+                ways.append((product * p[token], [*tokens, token]))
+        best.append(max(ways, key=lambda way: way[0]))
+    return best[-1][1]
+"""
+EM_STEP = """
+def em_step(counts: dict[str, int], p: dict[str, float]) -> dict[str, float]:
+    used = dict.fromkeys(p, 0.0)
+    for piece, n in counts.items():
+        end = len(piece)
+        found = [(i, j) for j in range(end + 1) for i in range(j) if piece[i:j] in p]
+        forward, backward = [1.0] + [0.0] * end, [0.0] * end + [1.0]
+        for i, j in found:  # by their ends
+            forward[j] += forward[i] * p[piece[i:j]]
+        for i, j in sorted(found, reverse=True):  # the last beginnings first
+            backward[i] += p[piece[i:j]] * backward[j]
+        for i, j in found:
+            share = forward[i] * p[piece[i:j]] * backward[j] / forward[end]
+            used[piece[i:j]] += n * share
+    total = sum(used.values())
+    return {token: n / total for token, n in used.items()}
+"""
+TRAIN_UNIGRAM = """
+def train_unigram(counts: dict[str, int], size: int) -> dict[str, float]:
+    seen = Counter()
+    for piece, n in counts.items():
+        for j in range(len(piece) + 1):
+            for i in range(j):
+                seen[piece[i:j]] += n
+    p = {token: n / seen.total() for token, n in seen.items()}
+    while True:
+        p = em_step(counts, em_step(counts, p))
+        n_drop = min(len(p) - size, max(1, len(p) // 5))
+        if n_drop <= 0:
+            return p
+        for token in sorted((t for t in p if len(t) > 1), key=p.get)[:n_drop]:
+            del p[token]
+        p = {token: max(q, 1e-6) for token, q in p.items()}
+"""
+
 WRONG = {
     "2.1": [
         # compares the bytes they make, not the pair
@@ -608,5 +656,108 @@ def smallest_vocabulary(merges, text, max_tokens, tokenizer=BPETokenizer):
             low = middle + 1
     return low
 """,
+    ],
+    "2.8": [
+        # no line is changed
+        """
+def fault_2_8():
+    return "end = spaces[-1] + 1", "end = 1 + spaces[-1]"
+""",
+        # the letter before the space goes with it
+        """
+def fault_2_8():
+    return "end = spaces[-1] + 1", "end = spaces[-1] - 1"
+""",
+        # the first space is no better than the last
+        """
+def fault_2_8():
+    return "end = spaces[-1] + 1", "end = spaces[0] + 1"
+""",
+        # the space is encoded on both sides
+        """
+def fault_2_8():
+    return "kept = kept[end:]", "kept = kept[end - 1 :]"
+""",
+        # the space is lost
+        """
+def fault_2_8():
+    return (
+        "yield from tokenizer.encode_ordinary(kept[:end])",
+        "yield from tokenizer.encode_ordinary(kept[: end - 1])",
+    )
+""",
+        # nothing is wrong with any white space
+        r"""
+def fault_2_8():
+    return (
+        r'spaces = [found.start() for found in re.finditer(r"(?<=\S) (?=\S)", kept)]',
+        r'spaces = [found.start() - 1 for found in re.finditer(r" ", kept)]',
+    )
+""",
+        # it waits for the whole text
+        """
+def fault_2_8():
+    return "if spaces:", "if spaces and len(kept) > 10**9:"
+""",
+    ],
+    "2.9": [
+        # the longest token that fits, from the left
+        """
+def best_cut(piece, p):
+    tokens = []
+    while piece:
+        n = next((n for n in range(len(piece), 1, -1) if piece[:n] in p), 1)
+        tokens.append(piece[:n])
+        piece = piece[n:]
+    return tokens
+"""
+        + EM_STEP
+        + TRAIN_UNIGRAM,
+        # the fewest tokens, whatever they are
+        BEST_CUT.replace("product * p[token]", "product * 0.5")
+        + EM_STEP
+        + TRAIN_UNIGRAM,
+        # counts the best cut only
+        BEST_CUT
+        + """
+def em_step(counts, p):
+    used = dict.fromkeys(p, 0)
+    for piece, n in counts.items():
+        for token in best_cut(piece, p):
+            used[token] += n
+    return {token: n / sum(used.values()) for token, n in used.items()}
+"""
+        + TRAIN_UNIGRAM,
+        # a pre-token counts once, however often it occurs
+        BEST_CUT + EM_STEP.replace("n * share", "share") + TRAIN_UNIGRAM,
+        # forgets to divide by all the cuts of the pre-token
+        BEST_CUT + EM_STEP.replace(" / forward[end]", "") + TRAIN_UNIGRAM,
+        # counts, not shares
+        BEST_CUT + EM_STEP.replace("n / total for", "n for") + TRAIN_UNIGRAM,
+        # drops single characters too
+        BEST_CUT + EM_STEP + TRAIN_UNIGRAM.replace(" if len(t) > 1", ""),
+        # stops at the wrong size
+        BEST_CUT
+        + EM_STEP
+        + TRAIN_UNIGRAM.replace("min(len(p) - size, ", "(").replace(
+            "if n_drop <= 0", "if len(p) <= size"
+        ),
+        # keeps the most probable of the first step
+        BEST_CUT
+        + EM_STEP
+        + """
+def train_unigram(counts, size):
+    seen = Counter()
+    for piece, n in counts.items():
+        for j in range(len(piece) + 1):
+            for i in range(j):
+                seen[piece[i:j]] += n
+    kept = {token: 10**9 for token in seen if len(token) == 1}
+    kept |= {token: n for token, n in seen.items() if len(token) > 1}
+    best = sorted(kept, key=kept.get)[-size:]
+    return em_step(counts, {token: seen[token] / seen.total() for token in best})
+""",
+        # drops the shortest instead of the least probable
+        BEST_CUT + EM_STEP + TRAIN_UNIGRAM.replace("key=p.get", "key=len"),
     ],
 }
