@@ -62,11 +62,12 @@ def corpus(documents, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def prepare(capsys):
-    """Runs the tool in this process: (exit status, stdout, stderr)."""
+    """Runs the tool in this process: exit status, stdout, stderr but for progress."""
 
     def run(*args) -> tuple[int, str, str]:
         status = tool.main([str(arg) for arg in args])
-        return status, *capsys.readouterr()
+        out, errors = capsys.readouterr()
+        return status, out, re.sub(r"[^\n]*\r", "", errors)
 
     return run
 
