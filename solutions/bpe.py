@@ -143,21 +143,21 @@ class BPETokenizer:
                  pattern: str | Sequence[str] = GPT2_PATTERN,
                  vocab: dict[int, bytes] | None = None,
                  ignore_merges: bool = True) -> None:
-        self._spans, self._pieces = cutting_stages(pattern)
+        self._spans, self._pieces = cutting_stages(pattern)  # both lists of patterns
         self.merges = [tuple(pair) for pair in merges]
         self.pattern = pattern if isinstance(pattern, str) else tuple(pattern)
         self.ignore_merges = ignore_merges
-        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._tokens = tokens_of(self.merges)
+        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}  # of pairs
+        self._tokens = tokens_of(self.merges)  # all that text can make
         self.vocab = dict(enumerate(self._tokens)) if vocab is None else dict(vocab)
-        self._id_of = {token: i for i, token in self.vocab.items()}
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._id_of = {token: i for i, token in self.vocab.items()}  # token -> id
+        self._cache: dict[str, tuple[int, ...]] = {}  # span -> ids
         if len(self._id_of) < len(self.vocab):
             raise ValueError("vocab has two ids for one token")
         lost = [token for token in self._tokens if token not in self._id_of]
         if lost:
             raise ValueError(f"vocab lacks {lost[:3]}")
-        self._whole = set(self._id_of) if ignore_merges else set()
+        self._whole = set(self._id_of) if ignore_merges else set()  # taken as they are
         self.special_tokens = self._add_special_tokens(special_tokens)
         self.n_vocab = max(self.vocab) + 1  # ids are below it, though some may be free
 
@@ -298,7 +298,10 @@ class BPETokenizer:
             raise ValueError(f"path={path} is no byte-level BPE: {error!r}") from None
 
     def to_tiktoken(self, name: str):
-        """The same tokenizer as a tiktoken.Encoding, which is written in Rust."""
+        """The same tokenizer as a tiktoken.Encoding, which is written in Rust.
+
+        ValueError for several patterns, or if `merges_of` gives other merges.
+        """
         from tiktoken import Encoding
 
         if not isinstance(self.pattern, str):

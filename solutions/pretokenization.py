@@ -57,7 +57,10 @@ def cutting_stages(pattern: str | Sequence[str]) -> tuple[list, list]:
 
 
 def valid_text(name: str, text: str) -> str:
-    """`text`, with U+FFFD for half characters (lone surrogates), as in tiktoken."""
+    """`text`, with U+FFFD for half characters (lone surrogates), as in tiktoken.
+
+    TypeError, which says `name`, for what is no str.
+    """
     if not isinstance(text, str):
         raise TypeError(f"{name} must be str, got {type(text).__name__}")
     if text.isascii():

@@ -9,7 +9,7 @@ import operator
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -184,7 +184,8 @@ def shingles(text: str, size: int = 9) -> np.ndarray:
 
     Case and the kind and amount of white space do not count. Nine characters is the
     size that Leskovec, Rajaraman and Ullman give for long documents (Mining of Massive
-    Datasets, section 3.2). The number is the run read as a polynomial modulo 2**64.
+    Datasets, section 3.2). The number is the run read as a polynomial modulo 2**64. A
+    text shorter than `size` is filled up with spaces.
     """
     _require_text("text", text)
     _require_at_least("size", size, 1)
@@ -342,7 +343,8 @@ def write_tokens(path: str | os.PathLike, ids: Iterable[int]) -> int:
 
     Ids are stored as uint16, or as uint32 when one is above 65,535. Memory use does not
     grow with their number. The file appears under its name only when it is complete.
-    ValueError for no ids at all and for ids outside 0 .. 2**32 - 1.
+    ValueError for no ids at all and for ids outside 0 .. 2**32 - 1, TypeError for what
+    is no integer.
     """
     part = Path(f"{path}.part")
     try:
@@ -361,8 +363,11 @@ def write_tokens(path: str | os.PathLike, ids: Iterable[int]) -> int:
     return count
 
 
-def _write_blocks(file: BinaryIO, ids: Iterable[int]) -> tuple[int, str]:
-    """Write the ids behind room for a header; their number and their type."""
+def _write_blocks(file: BinaryIO, ids: Iterator[int]) -> tuple[int, str]:
+    """Write the ids behind room for a header; their number and their type.
+
+    file: open for reading and writing ("wb+"). ids: an iterator, read block by block.
+    """
     count = 0
     dtype = "<u2"
     file.seek(_HEADER)

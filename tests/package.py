@@ -35,6 +35,7 @@ TESTS = {  # in the order of the chapters
     "decoding": ["decoding"],
     "generation": ["generation"],
 }
+LIMIT = 300  # seconds for one test
 NOT_WRITTEN = re.compile(r"not written yet: ([\w.]+)")
 
 
@@ -64,6 +65,8 @@ def run_tests(name: str, folder: Path, extra: list[str]) -> dict[str, list]:
         command = [sys.executable, "-m", "pytest", f"tests/test_{name}.py", "-q"]
         command += ["-o", "addopts=", "--tb=short", f"--junitxml={report}", *extra]
         command += ["-p", "no:nbval", "-p", "no:xdist"]  # seconds to load, no use here
+        command += ["-o", f"faulthandler_timeout={LIMIT}"]  # says where it hangs
+        command += ["-o", "faulthandler_exit_on_timeout=true"]
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True
         )
@@ -197,8 +200,12 @@ def report(folder: Path, chosen: list[str], extra: list[str], file: Path | None)
                 print(explained(fact, problem))
             if groups[8:]:
                 print(f"  ... and {len(groups) - 8} more")
-    print(f"\n{table(folder, results)}\n\n{next_to_write(folder, chosen)}")
-    return int(any(found.get("wrong") for found in results.values()))
+    print(f"\n{table(folder, results)}\n")
+    wrong = [name for name in chosen if results[name].get("wrong")]
+    if wrong:
+        print(f"Mend first what is wrong in {wrong[0]}.")
+    print(next_to_write(folder, chosen))
+    return int(bool(wrong))
 
 
 def main(config: pytest.Config) -> int:

@@ -96,7 +96,7 @@ def test_a_blank_package_keeps_signatures_and_docstrings_and_no_body(blank):
 
 def test_a_constructor_says_what_it_sets(blank):
     source = (blank / "attention.py").read_text("utf-8")
-    assert re.search(r"# Your turn. It sets:\n(?: +#     self.*\n)*.*self\.qkv\n", source)
+    assert re.search(r"# Your turn. It sets:\n(?: +#     self.*\n)*.*self\.qkv\b", source)
 
 
 def test_work_is_not_overwritten(blank):

@@ -23,31 +23,38 @@ HOW = '''"""Your package: write the bodies, in any order.
 
     pytest tests --package {name}
 
-says what is right, wrong and to do. tools/learner.py says how it is run.
+says what is right, wrong and to do. To try your code by hand, start Python with
+
+    COURSE_PACKAGE={name} python
+
+and import it as the course does: `from solutions.attention import softmax` is yours,
+and what you have not written is the course's (tools/learner.py).
 """
 '''
 
 
-def attributes(node: ast.FunctionDef) -> list[str]:
-    """What a constructor puts on `self`, in order: "self.qkv", "self.out"."""
+def attributes(node: ast.FunctionDef, lines: list[str]) -> list[str]:
+    """What a constructor puts on `self`, in order, with the comments behind it."""
     found = {}
     for inner in ast.walk(node):
         if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
             found.setdefault(ast.unparse(inner), inner.lineno)
         elif isinstance(inner, ast.Call) and "register_buffer" in ast.unparse(inner.func):
             found[f"self.{inner.args[0].value}"] = inner.lineno
-    return [name for name in sorted(found, key=found.get) if name.startswith("self.")]
+    names = [name for name in sorted(found, key=found.get) if name.startswith("self.")]
+    comments = {name: lines[found[name] - 1].partition("  # ")[2] for name in names}
+    return [f"{name}: {comments[name]}" if comments[name] else name for name in names]
 
 
-def stub(node: ast.FunctionDef, name: str) -> list[str]:
+def stub(node: ast.FunctionDef, name: str, source: list[str]) -> list[str]:
     """The lines that stand in for the body of `node`."""
     indent = " " * own_body(node)[0].col_offset
     lines = [f"{indent}# Your turn."]
-    if is_private(node.name):
+    if any(is_private(part) for part in name.split(".")):
         lines = [f"{indent}# Provided by the course; you may write your own."]
-    if node.name == "__init__" and attributes(node):
+    if node.name == "__init__" and (listed := attributes(node, source)):
         lines = [f"{indent}# Your turn. It sets:"]
-        lines += [f"{indent}#     {attribute}" for attribute in attributes(node)]
+        lines += [f"{indent}#     {attribute}" for attribute in listed]
     return [*lines, f'{indent}raise NotImplementedError("not written yet: {name}")']
 
 
@@ -65,7 +72,7 @@ def blanked(source: str) -> str:
         start = own_body(node)[0].lineno - 1
         if own_body(node) != node.body:  # comments below the docstring go as well
             start = node.body[0].end_lineno
-        lines[start : node.end_lineno] = stub(node, name)
+        lines[start : node.end_lineno] = stub(node, name, source.splitlines())
     return "\n".join(lines) + ("\n" if source.endswith("\n") else "")
 
 

@@ -8,7 +8,7 @@ class as a whole until no public method of it is blank.
 
 `pytest tests --package mine` also sets COURSE_TESTED to the modules under test. In those
 a class is yours method by method, and a blank function that a test calls says "not
-written yet". Private helpers, whose names begin with an underscore, need not be written.
+written yet". What is private, with an underscore before its name, need not be written.
 """
 
 import ast
@@ -122,7 +122,8 @@ def merged(own: ast.Module, given: ast.Module, strict: bool) -> list[ast.stmt]:
         if name not in theirs:
             chosen.append(node)
         elif isinstance(node, ast.ClassDef) and name not in missing:
-            usable = strict or whole(node, theirs[name])
+            mine = whole(node, theirs[name])
+            usable = mine or (strict and not is_private(name))
             if usable:
                 chosen.append(completed(node, theirs[name]))
             else:
