@@ -22,8 +22,9 @@ from .linear import OneDNNLinear
 class KVCache:
     """What every layer remembers of the text so far, so that it is read only once.
 
-    Holds 2 * n_layers * batch_size * max_length * kv_heads * head_width numbers of
-    type `dtype`, in `memory`. `length`: how many positions are stored.
+    memory: (n_layers, 2, B, H_kv, S, d) of type `dtype`, with room for S = max_length
+    positions. layers: a LayerCache for each. length: how many positions are stored.
+    ValueError for sizes below 1 and a max_length beyond the context.
     """
 
     def __init__(
@@ -56,7 +57,10 @@ LARGE = 300_000  # multiplications from which oneDNN, and a second thread, pay
 
 
 def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """x -> x W^T + b for a few rows x (B, n), by the fastest way available."""
+    """x -> x W^T + b for a few rows x (B, n), by the fastest way available.
+
+    F.linear is right everywhere; oneDNN's product is faster for large fp32 weights.
+    """
     weight, bias = linear.weight.detach(), linear.bias
     bias = None if bias is None else bias.detach()
     fp32_on_cpu = weight.dtype == torch.float32 and weight.device.type == "cpu"
@@ -67,7 +71,7 @@ def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def normalization(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A norm of chapter 5 as a function of (B, n), without the module around it."""
+    """A norm of chapter 5 as a function of (..., n), without the module around it."""
     if isinstance(norm, LayerNorm):
         bias = None if norm.bias is None else norm.bias.detach()
         weight = norm.weight.detach()
@@ -192,10 +196,10 @@ class Decoder:
         widest = max(p.numel() for p in model.blocks.parameters())
         # For less work, waking a second thread takes longer than it saves.
         self.one_thread = batch_size * widest < LARGE and self.table.is_cpu
-        self.rows = torch.arange(batch_size, device=kind["device"])
-        self.slots = torch.arange(max_length, device=kind["device"])
-        self.lengths = [0] * batch_size
-        self.vectors, self.angles = self._positions()
+        self.rows = torch.arange(batch_size, device=kind["device"])  # (B,)
+        self.slots = torch.arange(max_length, device=kind["device"])  # (S,)
+        self.lengths = [0] * batch_size  # how many tokens each row holds
+        self.vectors, self.angles = self._positions()  # to add, to turn; or None
 
     def _positions(self) -> tuple[Tensor | None, Tensor | None]:
         """Vectors to add, (S, D), or rotations of feature pairs, (S, d/2) complex."""

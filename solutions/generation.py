@@ -62,10 +62,10 @@ def keep_min_p(probs: Tensor, share: float) -> Tensor:
 
 
 def penalize_repeats(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Logits (B, V), lowered once for each token of the row in `ids`, (B, T).
+    """Logits (B, V), lowered once for each token of the row in `ids`, (B, T) or lists.
 
     Positive ones are divided by the penalty, negative ones multiplied (Keskar et al.
-    2019, section 4.1). A penalty of 1 changes nothing.
+    2019, section 4.1). A penalty of 1 changes nothing; ValueError unless it is above 0.
     """
     if not 0 < penalty < math.inf:
         raise ValueError(f"repetition_penalty={penalty} must be a number above 0")
@@ -111,8 +111,9 @@ def _require_finite(highest: Tensor) -> None:
 def draw(probs: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """One index per row, each with its probability: (..., V) -> (...) int64.
 
-    A uniform number picks a point on a stick on which each token has a stretch as long
-    as its probability. Rows need not sum to 1; ValueError where nothing can be drawn.
+    A uniform number, in float64 and one per row, picks a point on a stick on which each
+    token has a stretch as long as its probability. Rows need not sum to 1; ValueError
+    where nothing can be drawn.
     """
     edges = probs.cpu() if probs.device.type == "mps" else probs  # no float64 there
     edges = edges.double().cumsum(-1)  # (..., V), right ends of the stretches

@@ -119,6 +119,7 @@ KINDS = {  # what our fields must say to fit an architecture
 
 
 def _refuse(field: str, value: object, allowed: Collection) -> None:
+    """The ValueError for a `value` that is not in `allowed`."""
     raise ValueError(f"config.json says {field}={value!r}, not one of {[*allowed]}")
 
 
@@ -127,7 +128,10 @@ LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor",  # our rope_scaling
 
 
 def _rope_fields(raw: dict) -> dict:
-    """Ours from rope_parameters, or from rope_theta and rope_scaling (before v. 5)."""
+    """Ours from rope_parameters, or from rope_theta and rope_scaling (before v. 5).
+
+    raw: config.json with DEFAULTS for what it does not say.
+    """
     rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
     base = rope.pop("rope_theta", raw["rope_theta"])
     rope_type = rope.pop("rope_type", rope.pop("type", "default"))
@@ -150,6 +154,7 @@ def read_config(raw: dict, kinds: Collection[str] = KINDS) -> GPTConfig:
 
     ValueError, with name and value, for another architecture and for everything that
     our model cannot represent: ignored, it would give a model that runs and is wrong.
+    That includes layer_types other than full attention, and sliding windows in use.
     """
     model_type = raw.get("model_type")
     if model_type not in kinds:
@@ -276,7 +281,10 @@ def unwrapped(model: nn.Module) -> GPT:
 
 
 def format_of(config: GPTConfig) -> str:
-    """gpt2, llama or qwen3. ValueError, naming the fields, if none can hold it."""
+    """gpt2, llama or qwen3. ValueError, naming the fields, if none can hold it.
+
+    transformers' Llama needs a d_model that n_heads divides.
+    """
     config, faults = _shortest(config), []
     for model_type, needs in KINDS.items():
         odd = [name for name, value in needs.items() if getattr(config, name) != value]
