@@ -44,9 +44,9 @@ def replace_pair(words: list, indices: list, pair: str, new: str) -> dict[str, l
     made = defaultdict(list)
     for i in set(indices):
         words[i] = words[i].replace(pair, new)
-        for found in pairs(words[i]):
-            if new in found:
-                made[found].append(i)
+        for left, right in pairwise(words[i]):
+            if left == new or right == new:
+                made[left + right].append(i)
     return made
 
 
