@@ -615,3 +615,12 @@ def test_bad_input_is_named_and_refused(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert re.search(message, str(caught.value)), caught.value
+
+
+def test_rms_norm_keeps_the_dtype_of_its_input():
+    norm, x = RMSNorm(8), torch.randn(3, 8)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+    found = norm(x.bfloat16())
+    assert norm.weight.dtype == torch.float32 and found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), norm(x), atol=0.03, rtol=0.02)

@@ -1058,3 +1058,12 @@ def test_word_characters_are_saved_as_what_regex_means_by_them(pattern, tmp_path
     assert theirs.encode(text).ids == ours.encode(text)
     again = BPETokenizer.load(tmp_path / "t.json")
     assert again.encode(text) == ours.encode(text)
+
+
+@pytest.mark.parametrize("pattern", [
+    GPT2_PATTERN, TIKTOKENS_GPT2, [r"\p{N}", GPT2_PATTERN], [r"\p{N}+", TIKTOKENS_GPT2],
+])  # fmt: skip
+def test_spans_are_found_for_gpt2s_pattern_however_it_is_written(pattern):
+    spans_by, pieces_by = cutting_stages(pattern)
+    assert len(pieces_by) == (1 if isinstance(pattern, str) else 2)
+    assert pretokenize("don't 12!", spans_by) == ["don't", " 12!"]

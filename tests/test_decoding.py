@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from solutions.decoding import Decoder, KVCache, can_decode
+from solutions.decoding import LARGE, Decoder, KVCache, can_decode, product
 from solutions.gpt import GPT, GPTConfig
 
 LLAMA = {"norm": "rms", "mlp": "swiglu", "positions": "rotary", "bias": False}
@@ -132,3 +132,23 @@ def test_a_cache_is_used_again_after_a_restart():
         cache.restart()
         assert cache.length == 0
         assert torch.equal(model(text[None], cache), first)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_is_the_linear_layers_however_large(bias):
+    torch.manual_seed(3)
+    for n in (8, round(LARGE**0.5) + 8):  # from LARGE numbers on by oneDNN
+        linear, x = torch.nn.Linear(n, n, bias=bias), torch.randn(3, n)
+        torch.testing.assert_close(product(linear)(x), linear(x))
+
+
+def test_the_decoder_holds_the_models_own_weights():
+    model = make()
+    decoder = Decoder(model, 1, 8)
+    text = texts_of(4)
+    before = decoder.read(text)
+    assert decoder.table.data_ptr() == model.tokens.weight.data_ptr()
+    with torch.no_grad():
+        model.blocks[0].feed_forward.up.weight.zero_()
+    assert not torch.equal(decoder.read(text), before)
+    torch.testing.assert_close(decoder.read(text), read_whole(model, text))

@@ -14,6 +14,7 @@ from solutions.bpe import GPT2_PATTERN, BPETokenizer, train_bpe
 from solutions.generation import generate
 from solutions.gpt import GPT, GPTConfig
 from solutions.pretrained import (
+    in_halves,
     from_pretrained,
     load_gpt2,
     read_config,
@@ -692,3 +693,9 @@ def test_a_folder_without_tokenizer_holds_only_the_model(tmp_path):
     names = sorted(contents(tmp_path))
     assert names == ["README.md", *[n for n in ALL if "tokenizer" not in n]]
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_in_halves_puts_even_rows_first_in_each_head():
+    rows = torch.arange(8)[:, None]  # two heads of four rows
+    found = in_halves(rows, 4).flatten().tolist()
+    assert found == [0, 2, 1, 3, 4, 6, 5, 7]
