@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from learner import own_body, to_write  # noqa: E402
 
+FEW = "look_up or row or rotat or nearest or neighbor or length"  # of the tests
 MODULES = sorted(p for p in (ROOT / "solutions").glob("*.py") if p.stem != "__init__")
 FORWARD = """
 import os, sys
@@ -74,7 +75,7 @@ def write(folder: Path, module: str, chosen) -> list[str]:
 
 def score_of(folder: Path, name: str) -> tuple[int, str, list[int]]:
     """Status, what is printed, and right, wrong, to do for one file of tests."""
-    command = [f"tests/test_{name}.py", "--package", str(folder)]
+    command = [f"tests/test_{name}.py", "--package", str(folder), "-k", FEW]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *command], cwd=ROOT, capture_output=True, text=True
     )
