@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # both are read once, when torch
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # is loaded
 
-if "COURSE_PACKAGE" in os.environ:
+if __name__ == "solutions" and "COURSE_PACKAGE" in os.environ:  # not in a copy
     _tool = Path(__file__).resolve().parent.parent / "tools" / "learner.py"
     runpy.run_path(str(_tool))["use"](
         os.environ["COURSE_PACKAGE"], os.environ.get("COURSE_TESTED", "")

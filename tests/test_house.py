@@ -326,7 +326,9 @@ def test_the_copied_folder_works_under_any_name(tmp_path):
         "assert generation.generate(m, torch.zeros(1, 1).long(), 5).shape == (1, 6); "
         "assert 'solutions' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+    environment = os.environ | {"COURSE_PACKAGE": "mine"}  # means nothing to a copy
+    command = [sys.executable, "-I", "-c", script]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
 @EACH_CHAPTER
