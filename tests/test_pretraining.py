@@ -989,9 +989,9 @@ def test_two_processes_train_as_one(tmp_path):
     for n in (1, 2):  # whole shares, and shares in two accumulated pieces
         one, other = (torch.load(tmp_path / f"result-{n}-{rank}.pt") for rank in (0, 1))
         assert one[:3] == other[:3] and torch.equal(one[3], other[3])
-        assert one[0] == pytest.approx(history.train_loss, rel=1e-4)
-        assert one[1] == pytest.approx(history.grad_norm, rel=1e-3)
-        assert one[2] == pytest.approx(history.val_loss, rel=1e-4)
+        assert one[0] == pytest.approx(history.train_loss, rel=1e-4), "train_loss"
+        assert one[1] == pytest.approx(history.grad_norm, rel=1e-3), "grad_norm"
+        assert one[2] == pytest.approx(history.val_loss, rel=1e-4), "val_loss"
         torch.testing.assert_close(one[3], weights(alone), rtol=1e-3, atol=1e-5)
         assert read_checkpoint(tmp_path / f"{n}-0")["step"] == 8
 
