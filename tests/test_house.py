@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -319,6 +320,21 @@ def test_the_modules_of_the_chapters_offer_what_their_parts_define():
     assert {"KVCache", "from_pretrained", "save_pretrained"} <= names["generation"]
     assert {"AdamW", "cosine_schedule", "load_checkpoint"} <= names["pretraining"]
     assert not {"pairs", "index_pairs", "BYTES"} & names["bpe"]
+
+
+def test_the_page_of_the_library_is_up_to_date_and_names_all_that_is_public(tmp_path):
+    assert run_tool(held(), "api.py", "--check").returncode == 0, "run tools/api.py"
+    page = (ROOT / "solutions" / "README.md").read_text("utf-8")
+    for part in page.split("\n## `")[1:]:
+        names = public_names(ROOT / "solutions" / f"{part.split('`')[0]}.py")
+        assert all(re.search(rf"`{name}[`(]", part) for name in names), names
+    assert "| `CharTokenizer(characters)` | One id for each character that" in page
+    assert "Needs `pretokenization.py`, regex, tqdm (some functions: tiktoken, " in page
+    for folder in ("tools", "solutions"):
+        shutil.copytree(held() / folder, tmp_path / folder)
+    module = tmp_path / "solutions" / "attention.py"
+    module.write_text(module.read_text("utf-8").replace("(x: Tensor, dim:", "(y, dim:"))
+    assert run_tool(tmp_path, "api.py", "--check").returncode == 1
 
 
 @EACH_MODULE
