@@ -11,15 +11,14 @@ import heapq
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .pretokenization import (
-    GPT2_PATTERN, count_pretokens, cutting_stages, pretokenize, require,
-    special_pattern, valid_parts, valid_text)  # fmt: skip
+from .pretokenization import (GPT2_PATTERN, count_pretokens, cutting_stages,
+    pretokenize, require, special_pattern, valid_parts, valid_text)  # fmt: skip
 
 if TYPE_CHECKING:  # it need not be installed
     from tiktoken import Encoding
@@ -86,6 +85,7 @@ def learn_merges(counts: dict[bytes, int], n_merges: int, *,
     merges = []
 
     def entry(pair: str) -> tuple[int, str, str, str]:
+        """What the heap sorts by: frequent pairs first, of equals the greatest."""
         first, second = tokens[ord(pair[0])], tokens[ord(pair[1])]
         return -totals[pair], descending(first), descending(second), pair
 
@@ -200,9 +200,11 @@ class BPETokenizer:
 
     def _encode(self, spans: list[str]) -> list[int]:
         """Ids of spans. A cache holds those of short ones."""
+        ids: list[int] = []
         known = self._cache
-        found = [known.get(span) or self._remember(span) for span in spans]
-        return list(chain.from_iterable(found))
+        for span in spans:
+            ids += known.get(span) or self._remember(span)
+        return ids
 
     def _remember(self, span: str) -> tuple[int, ...]:
         """Ids of a span that is not yet in the cache; a short one is put there."""
@@ -404,11 +406,10 @@ def merge_long_word(word: bytes, ranks: dict[tuple[bytes, bytes], int]) -> list[
     while heap:
         rank, i = heapq.heappop(heap)
         j, end = after[i], after[after[i]]
-        if ranks.get((word[i:j], word[j:end])) != rank:
-            continue
-        after[i], after[j], before[end] = end, j, i
-        for a, b in ((before[i], i), (i, end)):
-            pair = (word[a:b], word[b : after[b]])
-            if pair in ranks:
-                heapq.heappush(heap, (ranks[pair], a))
+        if ranks.get((word[i:j], word[j:end])) == rank:
+            after[i], after[j], before[end] = end, j, i
+            for a, b in ((before[i], i), (i, end)):
+                pair = (word[a:b], word[b : after[b]])
+                if pair in ranks:
+                    heapq.heappush(heap, (ranks[pair], a))
     return [word[i : after[i]] for i in range(n) if after[i] > i]

@@ -67,9 +67,8 @@ WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}"  # what regex's \w mat
 def spelled_out(pattern: str) -> str:
     """`pattern` with classes for what Oniguruma reads otherwise: \\w, \\W, (?s:.).
 
-    {1,3}+, which in `regex` gives nothing back, becomes {1,3}, for Oniguruma would
-    repeat it. The cuts stay the same where it ends an alternative, as in GPT-4's.
-    """
+    {1,3}+ becomes {1,3}, which Oniguruma would repeat; that cuts the same where it
+    ends an alternative, as in GPT-4's pattern."""
     pattern = pattern.replace("(?s:.)", r"[\s\S]")
     pattern = regex.sub(r"(\{\d+,\d+\})\+", r"\1", pattern)
     parts = regex.split(r"(\[(?:\\.|[^]\\])*+\]|\\.)", pattern)
@@ -84,11 +83,7 @@ def spelled_out(pattern: str) -> str:
 
 
 def patterns_of(pre_tokenizer: dict[str, Any]) -> list[str]:
-    """The patterns of a tokenizer.json, in order.
-
-    pre_tokenizer: as in the file, Split and Digits and then ByteLevel. ValueError for
-    other cuts.
-    """
+    """The patterns of a file's Splits, Digits and ByteLevel. ValueError for others."""
     require(pre_tokenizer, f"{pre_tokenizer=}")
     *steps, level = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     supported(level, type="ByteLevel", add_prefix_space=False)
@@ -169,9 +164,8 @@ class Tokenizer(Protocol):
 def write_tokenizer(path: str | Path, tokenizer: Tokenizer) -> None:
     """Write a BPETokenizer as tokenizer.json: `tokenizers` gives the same ids.
 
-    The file appears under its name only when it is complete. ValueError for a pattern
-    that Hugging Face's engine reads otherwise, and for special tokens that the file
-    could not tell from others.
+    The file gets its name when it is complete. ValueError for a pattern that Hugging
+    Face's engine reads otherwise, and for special tokens that look like others.
     """
     vocab = tokenizer.vocab
     own = {i: name for name, i in tokenizer.special_tokens.items()}
