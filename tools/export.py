@@ -63,21 +63,18 @@ def public_names(tree: ast.Module) -> list[str]:
 
 def listed(source: str) -> str:
     """`source` with `__all__`, unless it has one."""
-    tree = ast.parse(source)
-    ends = [0]
+    tree, end = ast.parse(source), 0
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return source
         if isinstance(node, (ast.Import, ast.ImportFrom)) or is_text(node):
-            ends.append(node.end_lineno)
+            end = node.end_lineno
     names = ", ".join(f'"{name}"' for name in public_names(tree))
+    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
+    block = ["__all__ = [", *textwrap.wrap(f"{names},", 88, **indent), "]  # fmt: skip"]
+    block = ["", *block] if end else [*block, ""]
     lines = source.split("\n")
-    lines[ends[-1] : ends[-1]] = [
-        *[""] * bool(ends[-1]), "__all__ = [",
-        *textwrap.wrap(f"{names},", 88, initial_indent="    ", subsequent_indent="    "),
-        "]  # fmt: skip", *[""] * (not ends[-1]),
-    ]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(lines[:end] + block + lines[end:])
 
 
 def is_text(node: ast.stmt) -> bool:
