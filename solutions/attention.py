@@ -12,8 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = [
+    "CausalSelfAttention", "LayerCache", "RMSNorm", "RNNLanguageModel", "attention",
+    "attention_weights", "causal_mask", "new_linear", "softmax",
+]  # fmt: skip
+
 
 def _require_positive(**sizes: int) -> None:
+    """TypeError unless every size is an int, ValueError for one below 1; by name."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"{name}={size!r} must be an int")
@@ -22,6 +28,7 @@ def _require_positive(**sizes: int) -> None:
 
 
 def _require_dropout(dropout: float) -> None:
+    """ValueError unless `dropout` is a share of at least 0 and below 1."""
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
 
@@ -67,6 +74,7 @@ class RNNLanguageModel(nn.Module):
         self.head = new_linear(d_model, vocab_size, generator=generator)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Logits (B, T, V) of the token after each position, from ids (B, T)."""
         inputs = self.from_input(self._embed(ids))  # (B, T, D), all positions at once
         h = torch.zeros_like(inputs[:, 0])  # (B, D)
         states = []
@@ -76,6 +84,7 @@ class RNNLanguageModel(nn.Module):
         return self.head(torch.stack(states, dim=1))  # (B, T, D) -> (B, T, V)
 
     def _embed(self, ids: Tensor) -> Tensor:
+        """The vectors (B, T, D) of ids (B, T). TypeError, ValueError: see the class."""
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"ids must be int64 or int32, got {ids.dtype}")
         if ids.ndim != 2 or not ids.numel():
@@ -108,6 +117,8 @@ def causal_mask(
     """(n_queries, n_keys) bool, True where a query may look: at itself and the past.
 
     With more keys than queries, the queries come last, and the last one sees all keys.
+    n_keys: None for as many as queries. TypeError for what is no int, ValueError for a
+    number below 1 and for fewer keys than queries.
     """
     n_keys = n_queries if n_keys is None else n_keys
     _require_positive(n_queries=n_queries, n_keys=n_keys)
@@ -147,8 +158,9 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
     """How much each query looks at each key: softmax(q k^T / sqrt(d)).
 
     q: (..., T_q, d), k: (..., T_k, d) -> (..., T_q, T_k), rows sum to 1.
-    mask: bool, broadcast to (..., T_q, T_k), True where a query may look; a query that
-    may look nowhere is a ValueError.
+    mask: bool, broadcast to (..., T_q, T_k), True where a query may look. ValueError
+    for a query that may look nowhere and for sizes that do not fit, TypeError for a
+    mask that is not bool.
     """
     if q.shape[-1] != k.shape[-1]:
         raise ValueError(
@@ -167,7 +179,8 @@ def attention(
 
     q: (..., T_q, d), k: (..., T_k, d), v: (..., T_k, d_v) -> (..., T_q, d_v).
     mask: see attention_weights. dropout: share of the weights set to 0, the rest
-    scaled up; it is applied whenever it is not 0.
+    scaled up; it is applied whenever it is not 0. ValueError and TypeError: as for
+    attention_weights, and for another number of values than keys.
     """
     _require_dropout(dropout)
     if k.shape[-2] != v.shape[-2]:
@@ -185,6 +198,7 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., d) with mean square 1, then scaled: (..., d), of x's dtype."""
         y = F.rms_norm(x, self.normalized_shape, None, self.eps)
         return y * self.weight.to(x.dtype)
 
@@ -223,7 +237,9 @@ class CausalSelfAttention(nn.Module):
     norm_eps); rotate(x, positions) turns them, for rotary positions. fused=True uses
     PyTorch's scaled_dot_product_attention (on a CPU with dropout it is not fused, and
     slower), fused=False the arithmetic of `attention`: same numbers. Initial weights
-    are drawn by `generator`; dropout draws from PyTorch's global one.
+    are drawn by `generator`; dropout draws from PyTorch's global one. TypeError for
+    sizes that are no ints, ValueError for sizes below 1 or that do not divide, and for
+    a dropout outside 0 .. 1.
     """
 
     def __init__(
@@ -254,7 +270,11 @@ class CausalSelfAttention(nn.Module):
     def forward(
         self, x: Tensor, cache: LayerCache | None = None, start: int = 0
     ) -> Tensor:
-        """cache: the keys and values of the `start` tokens before x, to be extended."""
+        """Mix the tokens of x (B, T, D) with those before them: (B, T, D).
+
+        cache: keys and values of the `start` tokens before x; those of x are appended.
+        ValueError if it has no room for them, and for another shape of x.
+        """
         q, k, v = self.split_heads(x)  # (B, H, T, d), twice (B, H_kv, T, d)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotate is not None:
@@ -266,7 +286,10 @@ class CausalSelfAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, H d) -> (B, T, D)
 
     def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, d), keys and values (B, H_kv, T, d) of all heads."""
+        """x (B, T, D) -> queries (B, H, T, d), keys and values (B, H_kv, T, d) each.
+
+        ValueError for another shape and for T = 0.
+        """
         D = self.qkv.in_features
         if x.ndim != 3 or x.shape[-1] != D or x.shape[1] < 1:
             raise ValueError(f"x has shape {tuple(x.shape)}, but must be (B, T, {D})")
@@ -275,6 +298,11 @@ class CausalSelfAttention(nn.Module):
         return heads.transpose(1, 2).split(sizes, dim=1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of all heads, in the fastest way: (B, H, T, d).
+
+        q: (B, H, T, d); k, v: (B, H_kv, S, d), S >= T, the last T of them at q's own
+        positions. Dropout only in training.
+        """
         T, S, shared = q.shape[2], k.shape[2], self.n_kv_heads < self.n_heads
         dropout = self.dropout if self.training else 0.0
         if not self.fused:
@@ -289,6 +317,7 @@ class CausalSelfAttention(nn.Module):
         )
 
     def _written_out(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """The same by softmax, mask and products, as in `attention`: (B, H, T, d)."""
         mask = causal_mask(q.shape[2], k.shape[2], device=q.device)
         q = q.unflatten(1, (self.n_kv_heads, -1))  # (B, H_kv, H / H_kv, T, d)
         k, v = k.unsqueeze(2), v.unsqueeze(2)  # (B, H_kv, 1, S, d) each
@@ -298,7 +327,7 @@ class CausalSelfAttention(nn.Module):
     def _in_two_products(
         self, q: Tensor, k: Tensor, v: Tensor, dropout: float
     ) -> Tensor:
-        """Attention of whole windows in bfloat16, for which a CPU's kernel is slow."""
+        """The same for whole windows, S = T, in bfloat16: a CPU's kernel is slow."""
         B, H, T, d = q.shape
         k, v = (t.repeat_interleave(H // self.n_kv_heads, dim=1) for t in (k, v))
         hidden = torch.zeros(T, T, dtype=q.dtype, device=q.device)

@@ -13,15 +13,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .pretokenization import (
-    GPT2_PATTERN, count_pretokens, cutting_stages, pretokenize, special_pattern,
-    valid_parts, valid_text,
-)  # fmt: skip
+from .pretokenization import (GPT2_PATTERN, count_pretokens, cutting_stages,
+    pretokenize, require, special_pattern, valid_parts, valid_text)  # fmt: skip
+
+if TYPE_CHECKING:  # it need not be installed
+    from tiktoken import Encoding
+
+__all__ = ["BPETokenizer", "GPT2_PATTERN", "count_pretokens", "learn_merges",
+           "merge_long_word", "merge_word", "merges_of", "train_bpe"]  # fmt: skip
 
 BYTES = [bytes([b]) for b in range(256)]
+Index = dict[str, list[int]]  # a pair -> the indices of the pre-tokens that hold it
 
 
 def pairs(word: str) -> Iterator[str]:
@@ -29,9 +35,13 @@ def pairs(word: str) -> Iterator[str]:
     return map(str.__add__, word, word[1:])
 
 
-def index_pairs(words: list[str], freqs: list[int]) -> tuple[Counter, dict]:
-    """How often each pair occurs, and the indices of the pre-tokens that hold it."""
-    totals, where = Counter(), defaultdict(list)
+def index_pairs(words: list[str], freqs: list[int]) -> tuple[Counter[str], Index]:
+    """How often each pair occurs, and the indices of the pre-tokens that hold it.
+
+    words: pre-tokens, one character per token. freqs: how often each of them occurs.
+    """
+    totals: Counter[str] = Counter()
+    where = defaultdict(list)
     for i, word in enumerate(words):
         for pair in pairs(word):
             totals[pair] += freqs[i]
@@ -39,8 +49,11 @@ def index_pairs(words: list[str], freqs: list[int]) -> tuple[Counter, dict]:
     return totals, where
 
 
-def replace_pair(words: list, indices: list, pair: str, new: str) -> dict[str, list]:
-    """Put `new` for `pair` in these pre-tokens; returns where pairs of it are."""
+def replace_pair(words: list[str], indices: list[int], pair: str, new: str) -> Index:
+    """Put `new` for `pair` in these pre-tokens; returns where pairs of it are.
+
+    words: is changed. indices: of the pre-tokens to look at. new: one character.
+    """
     made = defaultdict(list)
     for i in set(indices):
         words[i] = words[i].replace(pair, new)
@@ -58,10 +71,12 @@ def descending(token: bytes) -> str:
     return token.translate(INVERTED).decode("latin-1") + "\u0100"
 
 
-def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list[tuple]:
+def learn_merges(counts: dict[bytes, int], n_merges: int, *,
+                 progress: bool = False) -> list[tuple[bytes, bytes]]:
     """The first merges of the pre-tokens in `counts`, or all that there are.
 
     Each step takes the most frequent pair, of equals the greatest pair of bytes.
+    counts: see count_pretokens. progress: show a bar.
     """
     words = [word.decode("latin-1") for word in counts]
     freqs = list(counts.values())
@@ -70,6 +85,7 @@ def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list
     merges = []
 
     def entry(pair: str) -> tuple[int, str, str, str]:
+        """What the heap sorts by: frequent pairs first, of equals the greatest."""
         first, second = tokens[ord(pair[0])], tokens[ord(pair[1])]
         return -totals[pair], descending(first), descending(second), pair
 
@@ -94,7 +110,7 @@ def learn_merges(counts: dict, n_merges: int, *, progress: bool = False) -> list
     return merges
 
 
-def merge_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
+def merge_word(word: bytes, ranks: dict[tuple[bytes, bytes], int]) -> list[bytes]:
     """A pre-token's tokens: join the pair of lowest rank, leftmost first, to the end.
 
     ranks: pair of tokens -> rank of that merge.
@@ -135,42 +151,43 @@ class BPETokenizer:
     cuts the pieces of the one before. vocab: id -> bytes; None is bytes 0-255, then
     the merges in order. special_tokens: one in `vocab` keeps its id; others get the
     next free. ignore_merges: a pre-token in `vocab` is one token even if no merges
-    lead there, as in tiktoken.
+    lead there, as in tiktoken. ValueError for merges, a pattern, a vocab or special
+    tokens that do not fit together; TypeError for a pattern that is no str.
     """
 
     def __init__(self, merges: list[tuple[bytes, bytes]], *,
-                 special_tokens: Iterable[str] = (),
+                 special_tokens: Iterable[str] = (), ignore_merges: bool = True,
                  pattern: str | Sequence[str] = GPT2_PATTERN,
-                 vocab: dict[int, bytes] | None = None,
-                 ignore_merges: bool = True) -> None:
+                 vocab: dict[int, bytes] | None = None) -> None:
         self._spans, self._pieces = cutting_stages(pattern)  # both lists of patterns
-        self.merges = [tuple(pair) for pair in merges]
+        self._tokens = tokens_of(merges)  # all that text can make
+        self.merges = [(first, second) for first, second in merges]
         self.pattern = pattern if isinstance(pattern, str) else tuple(pattern)
         self.ignore_merges = ignore_merges
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}  # of pairs
-        self._tokens = tokens_of(self.merges)  # all that text can make
         self.vocab = dict(enumerate(self._tokens)) if vocab is None else dict(vocab)
         self._id_of = {token: i for i, token in self.vocab.items()}  # token -> id
         self._cache: dict[str, tuple[int, ...]] = {}  # span -> ids
-        if len(self._id_of) < len(self.vocab):
-            raise ValueError("vocab has two ids for one token")
+        require(len(self._id_of) == len(self.vocab), "vocab has two ids for one token")
         lost = [token for token in self._tokens if token not in self._id_of]
-        if lost:
-            raise ValueError(f"vocab lacks {lost[:3]}")
+        require(not lost, f"vocab lacks {lost[:3]}")
         self._whole = set(self._id_of) if ignore_merges else set()  # taken as they are
         self.special_tokens = self._add_special_tokens(special_tokens)
         self.n_vocab = max(self.vocab) + 1  # ids are below it, though some may be free
 
     def _add_special_tokens(self, names: Iterable[str]) -> dict[str, int]:
-        """Ids of the special tokens, each in `vocab` already or put there now."""
+        """Ids of the special tokens, each in `vocab` already or put there now.
+
+        ValueError for what is no list of names, and for a name that is a merge's token.
+        """
         names = names if isinstance(names, str) else list(names)
         if isinstance(names, str) or not all(n and isinstance(n, str) for n in names):
             raise ValueError(f"special_tokens={names!r} must be a list of names")
         ids = {}
         for name in names:
             token = name.encode("utf-8")
-            if token in self._tokens:
-                raise ValueError(f"special_tokens: text can make {name!r}")
+            known = token in self._tokens
+            require(not known, f"special_tokens: text can make {name!r}")
             ids[name] = self._id_of.setdefault(token, max(self.vocab) + 1)
             self.vocab[ids[name]] = token
             self._whole.discard(token)
@@ -178,13 +195,13 @@ class BPETokenizer:
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids of one pre-token: one if it is taken whole, or what the merges make."""
-        if data in self._whole:
-            return [self._id_of[data]]
-        return [self._id_of[token] for token in merge_word(data, self._ranks)]
+        tokens = [data] if data in self._whole else merge_word(data, self._ranks)
+        return [self._id_of[token] for token in tokens]
 
     def _encode(self, spans: list[str]) -> list[int]:
         """Ids of spans. A cache holds those of short ones."""
-        ids, known = [], self._cache
+        ids: list[int] = []
+        known = self._cache
         for span in spans:
             ids += known.get(span) or self._remember(span)
         return ids
@@ -200,23 +217,29 @@ class BPETokenizer:
         return ids
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of `text` with special tokens read as ordinary text."""
+        """Ids of `text`, a str, with special tokens read as ordinary text."""
         return self._encode(pretokenize(valid_text("text", text), self._spans))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for. ValueError for an id that does not exist."""
         ids = [operator.index(i) for i in ids]
         odd = sorted(set(ids).difference(self.vocab))[:3]
-        if odd:
-            raise ValueError(f"ids has {odd}, not in vocab")
+        require(not odd, f"ids has {odd}, not in vocab")
         return b"".join([self.vocab[i] for i in ids])
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of `ids`; what is no UTF-8 becomes U+FFFD (see bytes.decode)."""
+        """The text of `ids`; what is no UTF-8 becomes U+FFFD (see bytes.decode).
+
+        errors: "strict" raises UnicodeDecodeError instead, "ignore" leaves it out.
+        ValueError for an id that does not exist.
+        """
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def _allowed_and_others(self, allowed: Iterable[str]) -> tuple[set[str], set[str]]:
-        """The special tokens that are allowed, and all the others."""
+        """The special tokens that are allowed, and all the others.
+
+        allowed: names, or "all". ValueError for a name that is no special token.
+        """
         every = set(self.special_tokens)
         chosen = every if allowed == "all" else set(allowed)
         if not chosen <= every:
@@ -224,7 +247,12 @@ class BPETokenizer:
         return chosen, every - chosen
 
     def _encode_start(self, text: str, allowed: set, refused: set, more: bool) -> tuple:
-        """Ids of `text`, or of what no `more` text could change; how far they reach."""
+        """(ids of `text`, or of what no `more` text could change; how far they reach).
+
+        allowed: special tokens that become their id. refused: ValueError if one is in
+        `text`. more: whether text may follow; the ids then end before the last spans.
+        The second result counts characters.
+        """
         for name in refused:
             if name in text:
                 raise ValueError(f"text has {name!r}: allow it by allowed_special, or "
@@ -248,7 +276,7 @@ class BPETokenizer:
 
         allowed_special: those that become their id; "all" for every one.
         disallowed_special: those that raise; "all" for every one not allowed. One that
-        is neither is read as ordinary text.
+        is neither is read as ordinary text. TypeError for a text that is no str.
         """
         allowed, refused = self._allowed_and_others(allowed_special)
         if disallowed_special != "all":
@@ -261,7 +289,8 @@ class BPETokenizer:
 
         It holds 16,000 characters, or twice the longest span if that is more. Exact for
         the patterns of GPT-2 to GPT-4o, and others in which more text changes at most
-        the last three spans.
+        the last three spans. ValueError for a special token that is not allowed,
+        TypeError for a chunk that is no str.
         """
         allowed, refused = self._allowed_and_others(allowed_special)
         buffer, kept = "", 0
@@ -277,7 +306,10 @@ class BPETokenizer:
         yield from self._encode_start(buffer, allowed, refused, False)[0]
 
     def save(self, path: str | Path) -> None:
-        """Write Hugging Face's tokenizer.json: `tokenizers` gives these ids from it."""
+        """Write Hugging Face's tokenizer.json: `tokenizers` gives these ids from it.
+
+        ValueError for what that file cannot say exactly; see write_tokenizer.
+        """
         from .tokenizer_json import write_tokenizer
 
         write_tokenizer(path, self)
@@ -287,8 +319,9 @@ class BPETokenizer:
              add_special_tokens: bool = True) -> "BPETokenizer":
         """Read a tokenizer.json of byte-level BPE, cut by Split, Digits and ByteLevel.
 
-        The ids are those of `tokenizers`; a file that asks for more is a ValueError.
-        add_special_tokens: False leaves out what a post_processor adds to each text.
+        The ids are those of `tokenizers`. add_special_tokens: False leaves out what a
+        post_processor adds to each text. A file that asks for more, or is damaged, is a
+        ValueError that names the path and the error behind it.
         """
         from .tokenizer_json import read_tokenizer
 
@@ -297,7 +330,7 @@ class BPETokenizer:
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"path={path} is no byte-level BPE: {error!r}") from None
 
-    def to_tiktoken(self, name: str):
+    def to_tiktoken(self, name: str) -> "Encoding":
         """The same tokenizer as a tiktoken.Encoding, which is written in Rust.
 
         ValueError for several patterns, or if `merges_of` gives other merges.
@@ -313,8 +346,11 @@ class BPETokenizer:
                         special_tokens=self.special_tokens)
 
     @classmethod
-    def from_tiktoken(cls, encoding) -> "BPETokenizer":
-        """A tokenizer with the ids of a tiktoken.Encoding; merges are found again."""
+    def from_tiktoken(cls, encoding: "Encoding") -> "BPETokenizer":
+        """A tokenizer with the ids of a tiktoken.Encoding; merges are found again.
+
+        ValueError for an encoding whose tokens no merges make; see merges_of.
+        """
         ranks, special = encoding._mergeable_ranks, encoding._special_tokens
         ids = ranks | {name.encode("utf-8"): i for name, i in special.items()}
         return cls(merges_of(ranks), special_tokens=special, pattern=encoding._pat_str,
@@ -322,10 +358,16 @@ class BPETokenizer:
 
 
 def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merges behind a table of ranks: what earlier merges leave of each token."""
-    known = {}
-    for token in sorted((t for t in ranks if len(t) > 1), key=ranks.get):
-        known[tuple(merge_word(token, known))] = len(known)
+    """The merges behind a table of ranks: what earlier merges leave of each token.
+
+    ranks: the vocabulary, token -> number in the order of learning. ValueError for a
+    token of which earlier merges leave more than two parts: then no merge makes it.
+    """
+    known: dict[tuple[bytes, bytes], int] = {}
+    for token in sorted((t for t in ranks if len(t) > 1), key=ranks.__getitem__):
+        parts = merge_word(token, known)
+        require(len(parts) == 2, f"vocab: {token!r} has no two parts of lower rank")
+        known[parts[0], parts[1]] = len(known)
     return list(known)
 
 
@@ -337,7 +379,9 @@ def train_bpe(text: str | Iterable[str], vocab_size: int, *,
 
     `text` is one text or an iterable of texts. No merge goes beyond a pre-token of
     `pattern` or over a special token. Ties go to the greatest pair of byte strings. A
-    text with too few pairs gives a smaller vocabulary: see `n_vocab`.
+    text with too few pairs gives a smaller vocabulary: see `n_vocab`. ValueError for an
+    empty text, a bad pattern, or a vocab_size that is too small or above 10**6;
+    TypeError for what is no text, and a vocab_size that is no int.
     """
     if not isinstance(vocab_size, int) or isinstance(vocab_size, bool):
         raise TypeError(f"{vocab_size=} must be an int")
@@ -345,13 +389,12 @@ def train_bpe(text: str | Iterable[str], vocab_size: int, *,
     if not empty.n_vocab <= vocab_size <= 10**6:
         raise ValueError(f"{vocab_size=} must be {empty.n_vocab} to 10**6")
     counts = count_pretokens(text, pattern, empty.special_tokens)
-    if not counts:
-        raise ValueError("text is empty; give at least one character to learn from")
+    require(counts, "text is empty; give at least one character to learn from")
     merges = learn_merges(counts, vocab_size - empty.n_vocab, progress=progress)
     return BPETokenizer(merges, special_tokens=empty.special_tokens, pattern=pattern)
 
 
-def merge_long_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
+def merge_long_word(word: bytes, ranks: dict[tuple[bytes, bytes], int]) -> list[bytes]:
     """The same as merge_word for a long pre-token: n log n steps for n bytes.
 
     A token begins at position i and ends at after[i]. Joins wait in a heap as pairs
@@ -363,11 +406,10 @@ def merge_long_word(word: bytes, ranks: dict[tuple, int]) -> list[bytes]:
     while heap:
         rank, i = heapq.heappop(heap)
         j, end = after[i], after[after[i]]
-        if ranks.get((word[i:j], word[j:end])) != rank:
-            continue
-        after[i], after[j], before[end] = end, j, i
-        for a, b in ((before[i], i), (i, end)):
-            pair = (word[a:b], word[b : after[b]])
-            if pair in ranks:
-                heapq.heappush(heap, (ranks[pair], a))
+        if ranks.get((word[i:j], word[j:end])) == rank:
+            after[i], after[j], before[end] = end, j, i
+            for a, b in ((before[i], i), (i, end)):
+                pair = (word[a:b], word[b : after[b]])
+                if pair in ranks:
+                    heapq.heappush(heap, (ranks[pair], a))
     return [word[i : after[i]] for i in range(n) if after[i] > i]

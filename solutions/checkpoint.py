@@ -17,6 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+__all__ = [
+    "CHECKPOINT_FILE", "CheckpointFolder", "History", "PREVIOUS_FILE", "TrainState",
+    "check_same_run", "differences", "has_checkpoint", "load_checkpoint", "model_sizes",
+    "plain_model", "rank_and_world", "read_checkpoint", "restore", "save_checkpoint",
+]  # fmt: skip
+
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PREVIOUS_FILE = "previous.safetensors"  # the one before, in case of damage
 

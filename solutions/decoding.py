@@ -18,6 +18,11 @@ from .embeddings import LearnedPositions, TokenEmbedding, rotate
 from .gpt import GPT, Block, FeedForward, GPTConfig, LayerNorm
 from .linear import OneDNNLinear
 
+__all__ = [
+    "Decoder", "KNOWN", "KVCache", "LARGE", "Layer", "ONEDNN", "PlainDecoder",
+    "can_decode", "evaluating", "feed_forward", "normalization", "product", "turned",
+]  # fmt: skip
+
 
 class KVCache:
     """What every layer remembers of the text so far, so that it is read only once.

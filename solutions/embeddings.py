@@ -5,13 +5,20 @@ Built in chapters/03_embeddings.ipynb.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = [
+    "LearnedPositions", "TokenEmbedding", "nearest_tokens", "require_rope_scaling",
+    "rotate", "sinusoidal_positions",
+]  # fmt: skip
+
 
 def _require_positive(**sizes: int) -> None:
+    """TypeError unless every size is an int, ValueError for one below 1; by name."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"{name}={size!r} must be an int")
@@ -20,6 +27,7 @@ def _require_positive(**sizes: int) -> None:
 
 
 def _require_even(name: str, size: int) -> None:
+    """ValueError, which says `name`, for a size that is odd or below 2."""
     if size < 2 or size % 2:
         raise ValueError(
             f"{name}={size} must be even and at least 2: features are taken in pairs"
@@ -32,8 +40,11 @@ class TokenEmbedding(nn.Module):
     The same numbers as one-hot vectors times `weight` (V, D), without the product.
     Rows start as normal(0, 1), drawn by `generator`. TypeError for ids that are not
     int64 or int32, ValueError for an id outside 0 .. V - 1 (on a GPU, where checking
-    would cost time, the lookup's own error comes instead). As long as all is well, no
-    value is read back: torch.compile and the device "meta" have none to read.
+    would cost time, the lookup's own error comes instead).
+
+    It can be built and called on the device "meta", which keeps shapes and no numbers,
+    and compiled by torch.compile as one graph. So `forward` may not read the value of
+    an id, not even to check it, before the lookup has failed.
     """
 
     def __init__(
@@ -49,6 +60,7 @@ class TokenEmbedding(nn.Module):
         self.weight = nn.Parameter(start)  # (V, D)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The rows of `ids`: (...) -> (..., D)."""
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"ids must be int64 or int32, got {ids.dtype}")
         try:
@@ -105,6 +117,7 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(first)  # (T_max, D)
 
     def forward(self, length: int, start: int = 0) -> Tensor:
+        """The vectors of positions start .. start + length - 1: (length, D)."""
         if length < 0 or start < 0 or start + length > len(self.weight):
             raise ValueError(
                 f"length={length} from start={start} does not fit into "
@@ -118,8 +131,10 @@ def _angles(positions: Tensor, speeds: Tensor) -> Tensor:
     return positions[:, None].to(speeds.dtype) * speeds
 
 
-def _speeds(dim: int, base: float, dtype: torch.dtype, device=None) -> Tensor:
-    """(dim / 2,) radians per position, from 1 down to nearly 1 / base."""
+def _speeds(
+    dim: int, base: float, dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
+    """(dim / 2,) radians per position, base**(-2i / dim): from 1 to nearly 1 / base."""
     return base ** (-torch.arange(0, dim, 2, dtype=dtype, device=device) / dim)
 
 
@@ -127,8 +142,8 @@ def sinusoidal_positions(context_length: int, d_model: int) -> Tensor:
     """Fixed vectors of sines and cosines (Vaswani et al. 2017, section 3.5): (T, D).
 
     Columns 2i and 2i + 1 hold sin and cos of position / 10000**(2i / d_model), so that
-    a step of k positions is the same rotation everywhere. float32; ValueError for an
-    odd d_model.
+    a step of k positions is the same rotation everywhere. float32; TypeError for sizes
+    that are no ints, ValueError for a size below 1 and an odd d_model.
     """
     _require_positive(context_length=context_length, d_model=d_model)
     _require_even("d_model", d_model)
@@ -179,8 +194,11 @@ def rotate(
     return torch.stack(turned, dim=-1).flatten(-2)  # (..., T, d_head)
 
 
-def require_rope_scaling(scaling) -> None:
-    """ValueError unless `scaling` is valid; see `rotate`."""
+def require_rope_scaling(scaling: Sequence[float]) -> None:
+    """ValueError unless `scaling` is (factor, low, high, length), as for `rotate`.
+
+    Four numbers: factor and length at least 1, and low above 0 and below high.
+    """
     if len(scaling) != 4 or not all(isinstance(n, int | float) for n in scaling):
         raise ValueError(f"scaling={scaling} must be four numbers")
     factor, low, high, length = scaling
@@ -192,6 +210,7 @@ def require_rope_scaling(scaling) -> None:
 
 
 def _stretched(speeds: Tensor, scaling: tuple[float, float, float, int]) -> Tensor:
+    """`speeds` (d/2,) in radians per position, the slow ones slower; see `rotate`."""
     factor, low, high, length = scaling
     turns = length * speeds / (2 * math.pi)  # of each pair within the trained length
     kept = ((turns - low) / (high - low)).clamp(0, 1)  # 1: fast, stays as it is

@@ -21,6 +21,12 @@ from .pretrained import (  # noqa: F401
     from_pretrained, load_gpt2, save_pretrained, unwrapped,
 )
 
+__all__ = [
+    "KVCache", "choose", "draw", "from_pretrained", "generate", "keep_min_p",
+    "keep_top_k", "keep_top_p", "load_gpt2", "next_token_distribution",
+    "penalize_repeats", "read_again", "save_pretrained", "stream", "window_start",
+]  # fmt: skip
+
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
     """The k likeliest of (..., V), scaled to sum to 1; elsewhere 0 (Fan et al. 2018).

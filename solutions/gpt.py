@@ -19,6 +19,11 @@ from .attention import CausalSelfAttention, LayerCache, RMSNorm, new_linear
 from .embeddings import LearnedPositions, TokenEmbedding, rotate
 from .embeddings import require_rope_scaling, sinusoidal_positions
 
+__all__ = [
+    "Block", "Cache", "FeedForward", "GPT", "GPTConfig", "KINDS", "LayerNorm", "MLPS",
+    "gelu", "initialize_weights",
+]  # fmt: skip
+
 
 def _require_size(name: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):

@@ -6,6 +6,10 @@ Built in chapters/06_pretraining.ipynb.
 import torch
 from torch import Tensor, nn
 
+__all__ = [
+    "OneDNNLinear", "use_onednn",
+]  # fmt: skip
+
 
 class _Product(torch.autograd.Function):
     """x W^T + b by oneDNN: (..., K), (N, K), (N,) or None -> (..., N)."""

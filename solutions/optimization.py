@@ -9,6 +9,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+__all__ = [
+    "AdamW", "Muon", "clip_gradients", "cosine_schedule", "muon_groups",
+    "orthogonalize", "parameter_groups",
+]  # fmt: skip
+
 # An optimizer loads this part of PyTorch, which then holds on to any group of processes
 # that exists, and a group held until the end aborts its process. So load it early.
 if torch.distributed.is_available():

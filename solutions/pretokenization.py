@@ -6,10 +6,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import TypeAlias
 
 import regex
 
+__all__ = [
+    "GPT2_PATTERN", "Pattern", "SPAN", "compile_pattern", "count_pretokens",
+    "cutting_stages", "pretokenize", "require", "special_pattern", "valid_parts",
+    "valid_text",
+]  # fmt: skip
+
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
+Pattern: TypeAlias = re.Pattern | regex.Pattern
+
+
+def require(fulfilled: object, message: str) -> None:
+    """ValueError with `message` unless `fulfilled` is true (or not empty)."""
+    if not fulfilled:
+        raise ValueError(message)
 
 
 def compile_pattern(pattern: str) -> regex.Pattern:
@@ -21,14 +35,13 @@ def compile_pattern(pattern: str) -> regex.Pattern:
         compiled = regex.compile(rf"{pattern}|(?:(?!{pattern})(?s:.))+")
     except regex.error as error:
         raise ValueError(f"{pattern=} is not a pattern: {error}") from None
-    if compiled.groups:
-        raise ValueError(f"{pattern=} has a group: write (?:...) for (...)")
-    if "" in compiled.findall(f"{pattern} a1!"):
-        raise ValueError(f"{pattern=} matches an empty string: write + for *")
+    require(not compiled.groups, f"{pattern=} has a group: write (?:...) for (...)")
+    never_empty = "" not in compiled.findall(f"{pattern} a1!")
+    require(never_empty, f"{pattern=} matches an empty string: write + for *")
     return compiled
 
 
-def pretokenize(text: str, patterns: Sequence[regex.Pattern]) -> list[str]:
+def pretokenize(text: str, patterns: Sequence[Pattern]) -> list[str]:
     """Pre-tokens: `text` cut by the first pattern, its pieces by the second, ..."""
     pieces = [text]
     for pattern in patterns:
@@ -40,16 +53,19 @@ def pretokenize(text: str, patterns: Sequence[regex.Pattern]) -> list[str]:
 SPAN = re.compile(r"[^\S\x1c-\x1f]*+(?:[A-Za-z]++(?=[\s,.;:!?])|[\S\x1c-\x1f]++)|\s+")
 
 
-def cutting_stages(pattern: str | Sequence[str]) -> tuple[list, list]:
+def cutting_stages(
+    pattern: str | Sequence[str],
+) -> tuple[list[Pattern], list[Pattern]]:
     """Patterns that cut text into spans, and patterns that cut a span into pre-tokens.
 
     With GPT-2's pattern, after digits or not, SPAN finds the spans. With any other a
-    span is a pre-token. TypeError unless `pattern` is a str or a sequence of them.
+    span is a pre-token. TypeError unless `pattern` is a str or a sequence of them,
+    ValueError for one that compile_pattern refuses.
     """
     patterns = [pattern] if isinstance(pattern, str) else pattern
     if not (isinstance(patterns, Sequence) and patterns):
         raise TypeError(f"{pattern=} must be a str or a list of them")
-    compiled = [compile_pattern(one) for one in patterns]
+    compiled: list[Pattern] = [compile_pattern(one) for one in patterns]
     *earlier, last = [one.replace("++", "+").replace(r"|\s+$", "") for one in patterns]
     if last == GPT2_PATTERN and {r"\p{N}", r"\p{N}+"}.issuperset(earlier):
         return [SPAN], compiled
@@ -80,13 +96,15 @@ def count_pretokens(text: str | Iterable[str],
     """How often each pre-token occurs, as UTF-8. Special tokens cut the text and go.
 
     For a large corpus, count its parts in several processes and add the counts up.
+    TypeError for what is no text, ValueError for a bad pattern (see compile_pattern).
     """
     if isinstance(text, bytes) or not isinstance(text, Iterable):
         kind = type(text).__name__
         raise TypeError(f"text must be str or an iterable of str, got {kind}")
     span_patterns, piece_patterns = cutting_stages(pattern)
     special = special_pattern(special_tokens)
-    spans, counts = Counter(), Counter()
+    spans: Counter[str] = Counter()
+    counts: Counter[bytes] = Counter()
     for one in [text] if isinstance(text, str) else text:
         for part in special.split(valid_text("text", one)):
             spans.update(pretokenize(part, span_patterns))
@@ -97,7 +115,11 @@ def count_pretokens(text: str | Iterable[str],
 
 
 def valid_parts(chunks: Iterable[str], size: int = 8192) -> Iterator[str]:
-    """The chunks in parts of about `size` characters, none of which ends in a half."""
+    """The chunks in parts of about `size` characters, none of which ends in a half.
+
+    A half is the first of the two surrogates that make a character. Lone ones become
+    U+FFFD, as in valid_text. TypeError for a chunk that is no str.
+    """
     half = ""  # a surrogate whose other half may follow
     for chunk in chunks:
         if not isinstance(chunk, str):

@@ -18,6 +18,13 @@ from torch import Tensor, nn
 
 from .gpt import GPT, GPTConfig
 
+__all__ = [
+    "COMPUTED", "DEFAULTS", "END", "FIXED", "GPT2_FIELDS", "GPT2_NAMES", "KINDS",
+    "LATER", "LLAMA3", "LLAMA_FIELDS", "LLAMA_NAMES", "Place", "format_of",
+    "from_pretrained", "gpt2_places", "in_halves", "llama_places", "load_gpt2",
+    "places_of", "read_config", "save_pretrained", "unwrapped",
+]  # fmt: skip
+
 
 # Where a tensor of a file lives in our model: its shape in the file, and our own memory
 # seen in the file's order. Copying into that view reads a file, copying out writes one.

@@ -17,10 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = [
+    "CharTokenizer", "Tokens", "bigram_probabilities", "clean_text", "deduplicate",
+    "get_batch", "jaccard", "load_text", "minhash", "read_tokens", "rows_per_band",
+    "shingles", "split_documents", "train_val_split", "unigram_probabilities",
+    "windows", "write_tokens",
+]  # fmt: skip
+
 Tokens = Sequence[int] | np.ndarray  # a row of ids: a list, an array, a token file
 
 
 def _require_text(name: str, text: str) -> None:
+    """TypeError unless `text` is a str, ValueError if it is empty; both say `name`."""
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str, got {type(text).__name__}")
     if not text:
@@ -28,13 +36,14 @@ def _require_text(name: str, text: str) -> None:
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:
+    """TypeError unless `value` is an integer, ValueError below `least`; by name."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be an integer")
     if value < least:
         raise ValueError(f"{name}={value} must be at least {least}")
 
 
-def load_text(path: str | os.PathLike) -> str:
+def load_text(path: str | os.PathLike[str]) -> str:
     """Read a whole UTF-8 file, strictly: no byte is dropped or replaced.
 
     Raises ValueError for an empty file, and for bytes that are not UTF-8, naming the
@@ -60,6 +69,7 @@ def clean_text(text: str) -> str:
     Every kind of line break becomes "\\n"; control characters other than tab and
     newline, byte order marks and lone surrogates go; the rest is put into Unicode's
     composed form NFC (Unicode Standard Annex 15). Cleaning twice equals cleaning once.
+    TypeError for what is no str, ValueError for an empty one.
     """
     _require_text("text", text)
     text = _CONTROL.sub("", _LINE_BREAKS.sub("\n", text))
@@ -70,7 +80,8 @@ def split_documents(text: str) -> list[str]:
     """The documents of a text, without white space around them.
 
     Marks <|endoftext|> separate them; blank lines are then part of a document. In a
-    text without such a mark, blank lines separate them.
+    text without such a mark, blank lines separate them. TypeError for what is no str,
+    ValueError for an empty one.
     """
     _require_text("text", text)
     if "<|endoftext|>" in text:
@@ -81,6 +92,7 @@ def split_documents(text: str) -> list[str]:
 
 
 def _require_not_one_text(documents: Iterable[str]) -> None:
+    """TypeError for one text, which would count as documents of one character each."""
     if isinstance(documents, (str, bytes)):
         raise TypeError("documents is one text; give a list of them (split_documents)")
 
@@ -92,6 +104,8 @@ def train_val_split(
 
     The validation side gets round(val_fraction * n) documents, but at least one, and
     leaves at least one. Deduplicate first: a copy across the split is leakage.
+    ValueError for fewer than two documents and a val_fraction outside 0 .. 1, TypeError
+    for one text.
     """
     _require_not_one_text(documents)
     if not 0 < val_fraction < 1:
@@ -115,12 +129,18 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str) -> "CharTokenizer":
-        """The tokenizer whose vocabulary is the set of characters of `text`."""
+        """The tokenizer whose vocabulary is the set of characters of `text`.
+
+        TypeError for what is no str, ValueError for an empty one.
+        """
         _require_text("text", text)
         return cls(text)
 
     def encode(self, text: str) -> list[int]:
-        """ValueError for a character outside the vocabulary: which one, and where."""
+        """The ids of the characters.
+
+        ValueError for one outside the vocabulary: which one, and where.
+        """
         try:
             return [self._ids[c] for c in text]
         except KeyError as error:
@@ -131,7 +151,7 @@ class CharTokenizer:
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """ValueError for an id outside 0 .. vocab_size - 1."""
+        """The text of `ids`. ValueError for an id outside 0 .. vocab_size - 1."""
         ids = [operator.index(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.vocab_size:
@@ -140,7 +160,11 @@ class CharTokenizer:
 
 
 def _require_ids(tokens: Tokens, vocab_size: int) -> np.ndarray:
-    """`tokens` as (n,) int64: at least two ids, all of them below vocab_size."""
+    """`tokens` as (n,) int64: at least two ids, all of them below vocab_size.
+
+    ValueError for fewer, for another shape and for ids outside, TypeError for what are
+    no integers.
+    """
     _require_at_least("vocab_size", vocab_size, 1)
     ids = np.asarray(tokens)
     if ids.ndim != 1 or len(ids) < 2:
@@ -154,7 +178,10 @@ def _require_ids(tokens: Tokens, vocab_size: int) -> np.ndarray:
 
 
 def _smoothed(counts: np.ndarray, k: float) -> Tensor:
-    """Counts as probabilities that sum to 1 along the last axis, add-k smoothed."""
+    """Counts as probabilities that sum to 1 along the last axis, add-k smoothed.
+
+    ValueError unless k is above 0 and finite.
+    """
     if not 0 < k < float("inf"):
         raise ValueError(f"k={k} must be above 0, or what is unseen gets probability 0")
     counts = counts + k
@@ -162,7 +189,11 @@ def _smoothed(counts: np.ndarray, k: float) -> Tensor:
 
 
 def unigram_probabilities(tokens: Tokens, vocab_size: int, *, k: float = 1.0) -> Tensor:
-    """How often each token occurs, add-k smoothed: (V,) float64, sums to 1."""
+    """How often each token occurs, add-k smoothed: (V,) float64, sums to 1.
+
+    ValueError for fewer than two tokens, an id outside 0 .. V - 1 and k of 0 or less,
+    TypeError for tokens that are no integers.
+    """
     ids = _require_ids(tokens, vocab_size)
     return _smoothed(np.bincount(ids, minlength=vocab_size), k)
 
@@ -171,7 +202,8 @@ def bigram_probabilities(tokens: Tokens, vocab_size: int, *, k: float = 1.0) -> 
     """How often each token follows each, add-k smoothed: (V, V) float64, rows sum to 1.
 
     Row a holds P(next | current = a) = (count(a, next) + k) / (count(a) + k V). The
-    table takes 8 V**2 bytes, so this is for small vocabularies.
+    table takes 8 V**2 bytes, so this is for small vocabularies. Errors: as for
+    unigram_probabilities.
     """
     ids = _require_ids(tokens, vocab_size)
     pairs = ids[:-1] * vocab_size + ids[1:]
@@ -185,7 +217,8 @@ def shingles(text: str, size: int = 9) -> np.ndarray:
     Case and the kind and amount of white space do not count. Nine characters is the
     size that Leskovec, Rajaraman and Ullman give for long documents (Mining of Massive
     Datasets, section 3.2). The number is the run read as a polynomial modulo 2**64. A
-    text shorter than `size` is filled up with spaces.
+    text shorter than `size` is filled up with spaces. ValueError for an empty text and
+    a size below 1, TypeError for a text that is no str and a size that is no integer.
     """
     _require_text("text", text)
     _require_at_least("size", size, 1)
@@ -201,7 +234,8 @@ def shingles(text: str, size: int = 9) -> np.ndarray:
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
     """Shared shingles over all shingles, |A and B| / |A or B|: 0 unlike, 1 the same.
 
-    a, b: sorted arrays without repeats, as `shingles` gives them.
+    a, b: sorted arrays without repeats, as `shingles` gives them. ValueError for an
+    empty one.
     """
     if not (len(a) and len(b)):
         raise ValueError(f"a, b have {len(a)} and {len(b)} shingles; give at least one")
@@ -214,6 +248,8 @@ def minhash(numbers: np.ndarray, n_hashes: int = 120) -> np.ndarray:
 
     Each position holds the smallest value of one hash function on the set (Broder
     1997). The functions are fixed: x -> (a x + b) mod 2**64, its upper half.
+    numbers: (n,) uint64, as `shingles` gives them. ValueError for none of them, and for
+    n_hashes below 1.
     """
     _require_at_least("n_hashes", n_hashes, 1)
     _require_at_least("len(numbers)", len(numbers), 1)
@@ -230,6 +266,7 @@ def rows_per_band(threshold: float, n_hashes: int = 120) -> int:
 
     A pair of Jaccard s agrees in all r rows of a band with probability s**r, and in no
     band of n/r with probability (1 - s**r)**(n/r). More rows, fewer pairs to compare.
+    ValueError for a threshold outside 0 .. 1, or so low that no rows are enough.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
@@ -248,7 +285,8 @@ def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str
     (120 / rows) s**rows, that is 24 s**5 at threshold 0.8. So time grows with the
     number of documents up to about a million, and with its square far beyond. An exact
     comparison decides, so none below the threshold is dropped. A pair at the threshold
-    is missed less than once in 1,000 times (see rows_per_band).
+    is missed less than once in 1,000 times (see rows_per_band). ValueError for an empty
+    document and for a threshold that rows_per_band refuses, TypeError for one text.
     """
     _require_not_one_text(documents)
     rows = rows_per_band(threshold)
@@ -272,6 +310,7 @@ def deduplicate(documents: Iterable[str], *, threshold: float = 0.8) -> list[str
 
 
 def _require_window(tokens: Tokens, context_length: int) -> None:
+    """ValueError unless `tokens` holds a window of context_length ids and a target."""
     _require_at_least("context_length", context_length, 1)
     if len(tokens) < context_length + 1:
         raise ValueError(
@@ -281,7 +320,10 @@ def _require_window(tokens: Tokens, context_length: int) -> None:
 
 
 def _take(tokens: Tokens, starts: np.ndarray, context_length: int) -> Tensor:
-    """The windows that begin at `starts`, (B, T + 1) int64; nothing else is read."""
+    """The windows that begin at `starts`, (B, T + 1) int64; nothing else is read.
+
+    starts: (B,) integers. TypeError for tokens that are no row of integers.
+    """
     if isinstance(tokens, Sequence):  # a list, a range
         picked = np.array([tokens[i : i + context_length + 1] for i in starts.tolist()])
     else:  # an array, a token file
@@ -307,7 +349,9 @@ def get_batch(
     y[b, t] is the token that follows x[b, t]. `tokens` is (n,): a list, an array or a
     token file; only the windows drawn are read from it. Of `world` processes that share
     a batch (chapter 6), each draws the same starts and reads every world-th of them,
-    beginning with number `rank`: B is then batch_size / world.
+    beginning with number `rank`: B is then batch_size / world. ValueError for a
+    batch_size or context_length below 1 and for fewer than context_length + 1 tokens,
+    TypeError for tokens that are no row of integers.
     """
     _require_at_least("batch_size", batch_size, 1)
     _require_window(tokens, context_length)
@@ -322,6 +366,7 @@ def windows(tokens: Tokens, context_length: int) -> tuple[Tensor, Tensor]:
 
     The windows lie end to end. The last one is moved back so that it fits; its targets
     that an earlier window already holds are -100, which cross entropy leaves out.
+    Errors: as for get_batch.
     """
     _require_window(tokens, context_length)
     n_targets = len(tokens) - 1
@@ -338,7 +383,7 @@ _HEADER = 128  # bytes: where the ids of an .npy file begin
 _BLOCK = 1 << 20  # ids
 
 
-def write_tokens(path: str | os.PathLike, ids: Iterable[int]) -> int:
+def write_tokens(path: str | os.PathLike[str], ids: Iterable[int]) -> int:
     """Stream token ids to a NumPy file (.npy) and return how many there were.
 
     Ids are stored as uint16, or as uint32 when one is above 65,535. Memory use does not
@@ -364,7 +409,7 @@ def write_tokens(path: str | os.PathLike, ids: Iterable[int]) -> int:
 
 
 def _write_blocks(file: BinaryIO, ids: Iterator[int]) -> tuple[int, str]:
-    """Write the ids behind room for a header; their number and their type.
+    """Write the ids behind room for a header; returns their number and their type.
 
     file: open for reading and writing ("wb+"). ids: an iterator, read block by block.
     """
@@ -384,7 +429,10 @@ def _write_blocks(file: BinaryIO, ids: Iterator[int]) -> tuple[int, str]:
 
 
 def _widen(file: BinaryIO, count: int) -> None:
-    """Give the first `count` ids four bytes instead of two, from the back."""
+    """Give the first `count` ids four bytes instead of two, from the back.
+
+    file: as in _write_blocks. It is left at the end of the ids.
+    """
     for start in reversed(range(0, count, _BLOCK)):
         file.seek(_HEADER + 2 * start)
         narrow = np.frombuffer(file.read(2 * _BLOCK), dtype="<u2")
@@ -393,7 +441,7 @@ def _widen(file: BinaryIO, count: int) -> None:
     file.seek(_HEADER + 4 * count)
 
 
-def read_tokens(path: str | os.PathLike) -> np.ndarray:
+def read_tokens(path: str | os.PathLike[str]) -> np.ndarray:
     """Open a token file: (n,) uint16 or uint32, memory-mapped: nothing is read yet.
 
     ValueError for anything else, such as a file that is cut off, an archive (.npz), or

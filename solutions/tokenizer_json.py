@@ -6,18 +6,16 @@ A file that asks for something else is refused by name. Built in chapters/02_bpe
 import json
 import re
 from pathlib import Path
+from typing import Any, Protocol
 
 import regex
 
-from .pretokenization import GPT2_PATTERN
+from .pretokenization import GPT2_PATTERN, require
+
+__all__ = ["read_tokenizer", "show", "unshow", "write_tokenizer"]
+
 SHOW = {b: chr(256 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])}
 UNSHOW = dict.fromkeys(SHOW, "\uffff") | {ord(c): b for b, c in SHOW.items()}
-
-
-def _require(fulfilled: object, message: str) -> None:
-    """ValueError with `message` unless `fulfilled`."""
-    if not fulfilled:
-        raise ValueError(message)
 
 
 def show(token: bytes) -> str:
@@ -38,16 +36,20 @@ def is_shown(name: str) -> bool:
         return False
 
 
-def supported(settings: dict, **values: object) -> None:
+def supported(settings: dict[str, Any], **values: object) -> None:
     """ValueError unless each of the `settings` named is missing or as in `values`."""
     for name, value in values.items():
-        _require(settings.get(name, value) == value, f"{name}={settings.get(name)!r}")
+        require(settings.get(name, value) == value, f"{name}={settings.get(name)!r}")
 
 
 def shared_pattern(pattern: str) -> str:
     """`pattern`, if Oniguruma, Hugging Face's engine, reads it as `regex` does.
 
-    The two may know different versions of Unicode, so a few new characters may differ.
+    ValueError, with the signs, for what it may read otherwise: ^ and $ but for
+    \\s++$; && and brackets within [...]; {1,3}+; letters as escapes but for \\p \\P \\r
+    \\n \\s \\t \\d \\S \\D (spelled_out replaces \\w and \\W); groups other than (?:,
+    (?i:, (?> and those that look ahead or behind; ff fi fl ss st under (?i). The two
+    may know different versions of Unicode, so a few new characters may differ.
     """
     whole = r"(?s)\\s\+\+\$|\\[pP]\{\^?\w+\}|\\.|\[(?:\\.|[^]\\[])++\]"
     bare = regex.sub(whole, "", pattern)
@@ -55,7 +57,7 @@ def shared_pattern(pattern: str) -> str:
     odd += regex.findall(r"\}\+|[][^$]|\(\?(?!i?:|<?[=!]|>).", bare)
     if "(?i" in pattern:  # there one letter, such as a ligature, may match these two
         odd += regex.findall(r"(?i)ff|fi|fl|ss|st", bare)
-    _require(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
+    require(not odd, f"{pattern=}: Hugging Face's engine reads {odd} otherwise")
     return pattern
 
 
@@ -63,8 +65,12 @@ WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}"  # what regex's \w mat
 
 
 def spelled_out(pattern: str) -> str:
-    """`pattern` with classes for what Oniguruma reads otherwise: \\w, \\W, (?s:.)."""
+    """`pattern` with classes for what Oniguruma reads otherwise: \\w, \\W, (?s:.).
+
+    {1,3}+ becomes {1,3}, which Oniguruma would repeat; that cuts the same where it
+    ends an alternative, as in GPT-4's pattern."""
     pattern = pattern.replace("(?s:.)", r"[\s\S]")
+    pattern = regex.sub(r"(\{\d+,\d+\})\+", r"\1", pattern)
     parts = regex.split(r"(\[(?:\\.|[^]\\])*+\]|\\.)", pattern)
     words = {r"\w": f"[{WORD}]", r"\W": f"[^{WORD}]"}
     for i, part in enumerate(parts):
@@ -76,9 +82,9 @@ def spelled_out(pattern: str) -> str:
     return "".join(parts)
 
 
-def patterns_of(pre_tokenizer: dict) -> list[str]:
-    """The patterns of a tokenizer.json, in order. ValueError for other cuts."""
-    _require(pre_tokenizer, f"{pre_tokenizer=}")
+def patterns_of(pre_tokenizer: dict[str, Any]) -> list[str]:
+    """The patterns of a file's Splits, Digits and ByteLevel. ValueError for others."""
+    require(pre_tokenizer, f"{pre_tokenizer=}")
     *steps, level = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     supported(level, type="ByteLevel", add_prefix_space=False)
     patterns = []
@@ -92,18 +98,22 @@ def patterns_of(pre_tokenizer: dict) -> list[str]:
         patterns.append(shared_pattern(pattern))
     if level.get("use_regex", True):
         patterns.append(GPT2_PATTERN)
-    _require(patterns, "use_regex=False without a Split")
+    require(patterns, "use_regex=False without a Split")
     return patterns
 
 
-def added_ids(added: list[dict], vocab: dict[str, int]) -> dict[str, int]:
-    """The ids of added tokens. ValueError where `tokenizers` would treat them apart."""
-    ids, flags = {}, dict.fromkeys(["lstrip", "rstrip", "single_word"], False)
+def added_ids(added: list[dict[str, Any]], vocab: dict[str, int]) -> dict[str, int]:
+    """The ids of added tokens. ValueError where `tokenizers` would treat them apart.
+
+    added: the file's list, a dict for each token. vocab: of the model, name -> id.
+    """
+    ids: dict[str, int] = {}
+    flags = dict.fromkeys(["lstrip", "rstrip", "single_word"], False)
     for token in added:
         supported(token, **flags, normalized=added[0].get("normalized"))
         name, free = token["content"], max([len(vocab) - 1, *ids.values()]) + 1
         known = token["id"] == vocab.get(name, free) and not is_shown(name)
-        _require(known, f"added_tokens: {name!r} with the id {token['id']}")
+        require(known, f"added_tokens: {name!r} with the id {token['id']}")
         ids[name] = token["id"]
     return ids
 
@@ -114,20 +124,26 @@ UNUSED = dict.fromkeys(
 )
 
 
-def read_tokenizer(path: str | Path, *, add_special_tokens: bool = True) -> dict:
-    """A tokenizer.json as arguments of BPETokenizer. ValueError if it asks for more."""
+def read_tokenizer(
+    path: str | Path, *, add_special_tokens: bool = True
+) -> dict[str, Any]:
+    """A tokenizer.json as arguments of BPETokenizer.
+
+    ValueError if it asks for more, and KeyError, TypeError or AttributeError if it is
+    no such file: BPETokenizer.load makes a ValueError of all of them.
+    """
     whole = json.loads(Path(path).read_text("utf-8"))
     model, patterns = whole["model"], patterns_of(whole["pre_tokenizer"])
     supported(model, type="BPE")
     supported(whole, **UNUSED)
     supported({name: model.get(name) or None for name in UNUSED}, **UNUSED)
     last = whole.get("post_processor") or {"type": "ByteLevel"}
-    _require(not add_special_tokens or last["type"] == "ByteLevel",
-         f"post_processor={last['type']!r}: add_special_tokens=False leaves it out")
+    require(not add_special_tokens or last["type"] == "ByteLevel",
+            f"post_processor={last['type']!r}: add_special_tokens=False leaves it out")
     special = added_ids(whole["added_tokens"], model["vocab"])
     ids = (model["vocab"] | special).items()
     vocab = {i: t.encode() if t in special else unshow(t) for t, i in ids}
-    _require(len(vocab) == len(ids), "vocab has two tokens for one id")
+    require(len(vocab) == len(ids), "vocab has two tokens for one id")
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     return {"merges": [tuple(map(unshow, pair)) for pair in merges], "vocab": vocab,
             "pattern": patterns if len(patterns) > 1 else patterns[0],
@@ -135,25 +151,37 @@ def read_tokenizer(path: str | Path, *, add_special_tokens: bool = True) -> dict
             "ignore_merges": bool(model.get("ignore_merges"))}
 
 
-def write_tokenizer(path: str | Path, tokenizer) -> None:
-    """Write a BPETokenizer as tokenizer.json: `tokenizers` gives the same ids."""
+class Tokenizer(Protocol):
+    """What is written of a tokenizer: BPETokenizer has these attributes."""
+
+    merges: list[tuple[bytes, bytes]]
+    vocab: dict[int, bytes]
+    special_tokens: dict[str, int]
+    pattern: str | tuple[str, ...]
+    ignore_merges: bool
+
+
+def write_tokenizer(path: str | Path, tokenizer: Tokenizer) -> None:
+    """Write a BPETokenizer as tokenizer.json: `tokenizers` gives the same ids.
+
+    The file gets its name when it is complete. ValueError for a pattern that Hugging
+    Face's engine reads otherwise, and for special tokens that look like others.
+    """
     vocab = tokenizer.vocab
     own = {i: name for name, i in tokenizer.special_tokens.items()}
     shown = {own.get(i) or show(token): i for i, token in sorted(vocab.items())}
     unclear = len(shown) < len(vocab) or any(map(is_shown, own.values()))
-    _require(not unclear, f"special_tokens: rename one of {own}")
+    require(not unclear, f"special_tokens: rename one of {own}")
     no = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
     added = [{"id": i, "content": s, "special": True} | no for i, s in own.items()]
     steps = []
     pattern = tokenizer.pattern
     for one in [pattern] if isinstance(pattern, str) else pattern:
-        # Hugging Face's regular expressions read {1,3}+ as a repeated {1,3}
-        plain = regex.sub(r"(\{\d+,\d+\})\+", r"\1", spelled_out(one))
-        plain = shared_pattern(plain)
+        plain = shared_pattern(spelled_out(one))
         steps.append({"type": "Split", "pattern": {"Regex": plain},
                       "behavior": "Isolated", "invert": False})
-    level = dict.fromkeys(["add_prefix_space", "trim_offsets", "use_regex"], False)
-    level["type"] = "ByteLevel"
+    level = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False,
+             "type": "ByteLevel"}
     cuts = {"type": "Sequence", "pretokenizers": [*steps, level]}
     model = {"type": "BPE", "vocab": shown, "ignore_merges": tokenizer.ignore_merges,
              "merges": [[show(a), show(b)] for a, b in tokenizer.merges]}

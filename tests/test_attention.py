@@ -403,11 +403,14 @@ MAKERS = [
 def test_a_generator_draws_all_and_leaves_the_global_one_alone(make):
     before = torch.get_rng_state()
     models = [make(torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.get_rng_state().equal(before)
+    untouched = torch.get_rng_state().equal(before)
+    assert untouched, "numbers came from PyTorch's global generator, not `generator`"
     one, same, other = [torch.cat([p.flatten() for p in m.parameters()]) for m in models]
-    assert one.equal(same) and not one.isclose(other).any()
+    assert one.equal(same), "two modules drawn with the same seed differ"
+    assert not one.isclose(other).any(), "some weights do not come from `generator`"
     make(None)
-    assert not torch.get_rng_state().equal(before)
+    drawn = not torch.get_rng_state().equal(before)
+    assert drawn, "without a generator, weights come from PyTorch's global one"
 
 
 def test_new_linear_starts_as_pytorchs():

@@ -26,14 +26,13 @@ from solutions.bpe import (
     GPT2_PATTERN,
     BPETokenizer,
     count_pretokens,
-    cutting_stages,
     learn_merges,
     merge_long_word,
     merge_word,
-    pretokenize,
+    merges_of,
     train_bpe,
-    valid_parts,
 )
+from solutions.pretokenization import cutting_stages, pretokenize, valid_parts
 from solutions.tokenizer_json import show, unshow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -859,6 +858,19 @@ def test_tiktoken_gets_only_what_it_can_do_as_we_do():
     merges = [(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")]  # abc is never reached
     with pytest.raises(ValueError, match="vocab"):
         BPETokenizer(merges).to_tiktoken("x")
+
+
+def test_a_token_that_no_two_others_make_is_refused():
+    ranks = {bytes([b]): b for b in range(256)} | {b"ab": 256, b"abc": 257}
+    assert merges_of(ranks) == [(b"a", b"b"), (b"ab", b"c")]
+    with pytest.raises(ValueError, match="b'abc' has no two parts"):
+        merges_of({token: i for token, i in ranks.items() if token != b"ab"})
+    encoding = tiktoken.Encoding(
+        "x", pat_str=GPT2_PATTERN, mergeable_ranks={**ranks, b"xyz": 258},
+        special_tokens={},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="b'xyz' has no two parts"):
+        BPETokenizer.from_tiktoken(encoding)
 
 
 def damaged(change):

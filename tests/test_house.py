@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,10 @@ def test_export_joins_marked_cells_and_sees_drift(copy):
     assert run_tool(copy, "export.py", "--check").returncode == 1
     assert run_tool(copy, "export.py").returncode == 0
     module = copy / "solutions" / "a.py"
-    expected = 'from .b import c\n\nX = 1\n\n\ndef f(x):\n    """x."""\n    return x\n'
+    expected = (
+        'from .b import c\n\n__all__ = [\n    "X", "c", "f",\n]  # fmt: skip\n\n'
+        'X = 1\n\n\ndef f(x):\n    """x."""\n    return x\n'
+    )
     assert module.read_text("utf-8") == expected
     assert run_tool(copy, "export.py", "--check").returncode == 0
     module.write_text(expected + "# edited by hand\n", "utf-8")
@@ -141,6 +145,7 @@ def test_export_writes_methods_into_their_classes(copy):
     nbformat.write(notebook, path)
     assert run_tool(copy, "export.py").returncode == 0
     expected = (
+        '__all__ = [\n    "A", "f",\n]  # fmt: skip\n\n'
         'class A:\n    """A."""\n\n    x = 1\n\n    def m(self):\n        return f()\n\n'
         "    @property\n    def p(self):\n        return self.x\n\n\n"
         "def f():\n    return 2\n"
@@ -154,6 +159,25 @@ def test_export_writes_methods_into_their_classes(copy):
     nbformat.write(notebook, path)
     result = run_tool(copy, "export.py")
     assert result.returncode == 1 and "method_of(B)" in result.stderr
+
+
+def test_export_lists_what_is_public_unless_the_chapter_does(copy):
+    path = copy / "chapters/01_a.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = (
+        '# solutions/a.py\n"""Text."""\n\nimport math\n\nfrom solutions.b import c, d\n'
+        "\n_X: int = d\nY: int = 1"
+    )
+    nbformat.write(notebook, path)
+    assert run_tool(copy, "export.py").returncode == 0
+    source = (copy / "solutions" / "a.py").read_text("utf-8")
+    head = '"""Text."""\n\nimport math\n\nfrom .b import c, d\n\n__all__ = [\n    '
+    assert source.startswith(head + '"Y", "c", "f",\n]  # fmt: skip\n\n_X: int = d\n')
+    notebook.cells[0].source = '# solutions/a.py\n__all__ = ["f"]\nY = 1'
+    nbformat.write(notebook, path)
+    assert run_tool(copy, "export.py").returncode == 0
+    source = (copy / "solutions" / "a.py").read_text("utf-8")
+    assert source.startswith('__all__ = ["f"]\nY = 1\n\n\ndef f(x):')
 
 
 def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
@@ -219,7 +243,10 @@ def test_arrows_point_to_the_few_modules_of_the_table(path):
 
 
 def code_lines(node: ast.AST, source: list[str]) -> set[int]:
-    """Line numbers of `node` that hold code: no docstrings, comments, blank lines."""
+    """Line numbers of `node` that hold code.
+
+    Docstrings, comments, blank lines and the list of names in `__all__` are none.
+    """
     end = getattr(node, "end_lineno", len(source))
     lines = set(range(getattr(node, "lineno", 1), end + 1))
     for inner in ast.walk(node):
@@ -227,6 +254,8 @@ def code_lines(node: ast.AST, source: list[str]) -> set[int]:
             if ast.get_docstring(inner) is not None:
                 text = inner.body[0]
                 lines -= set(range(text.lineno, text.end_lineno + 1))
+        if isinstance(inner, ast.Assign) and ast.unparse(inner.targets[0]) == "__all__":
+            lines -= set(range(inner.lineno, inner.end_lineno + 1))
     return {
         n for n in lines if source[n - 1].strip() and source[n - 1].strip()[0] != "#"
     }
@@ -252,6 +281,60 @@ def test_public_names_say_what_they_do(path):
             assert ast.get_docstring(node), node.name
         if isinstance(node, ast.FunctionDef) and node.name[0] != "_":
             assert node.returns is not None, node.name
+
+
+def public_names(path: Path) -> list[str]:
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{path.name} has no __all__")
+
+
+def imported_names(source: str, package: str = "solutions.") -> set[tuple[str, str]]:
+    """(module, name) for each `from solutions.module import name` in a source."""
+    statement = re.compile(
+        rf"^[ >]*from {re.escape(package)}(\w+) import (\([^)]*\)|.+)", re.M
+    )
+    return {
+        (module, name)
+        for module, names in statement.findall(source)
+        for name in re.findall(r"\w+", re.sub(r" as \w+|#.*", "", names))
+    }
+
+
+def test_whatever_is_imported_from_a_module_is_public_there():
+    tools = [p.read_text("utf-8") for p in sorted((ROOT / "tools").rglob("*.py"))]
+    tests = [p.read_text("utf-8") for p in sorted((ROOT / "tests").rglob("*.py"))]
+    cells = [c.source for path in CHAPTERS for c in code_cells(path)]
+    used = set().union(*map(imported_names, [*tools, *tests, *cells]))
+    siblings = [imported_names(p.read_text("utf-8"), ".") for p in MODULES]
+    used = {(m, n) for m, n in used.union(*siblings) if n[0] != "_"}
+    public = {(p.stem, name) for p in MODULES for name in public_names(p)}
+    assert len(used) > 80 and used <= public, sorted(used - public)
+
+
+def test_the_modules_of_the_chapters_offer_what_their_parts_define():
+    """So that `from solutions.generation import KVCache` is no accident."""
+    names = {path.stem: set(public_names(path)) for path in MODULES}
+    assert {"GPT2_PATTERN", "count_pretokens"} <= names["bpe"]
+    assert {"KVCache", "from_pretrained", "save_pretrained"} <= names["generation"]
+    assert {"AdamW", "cosine_schedule", "load_checkpoint"} <= names["pretraining"]
+    assert not {"pairs", "index_pairs", "BYTES"} & names["bpe"]
+
+
+def test_the_page_of_the_library_is_up_to_date_and_names_all_that_is_public(tmp_path):
+    assert run_tool(held(), "api.py", "--check").returncode == 0, "run tools/api.py"
+    page = (ROOT / "solutions" / "README.md").read_text("utf-8")
+    for part in page.split("\n## `")[1:]:
+        names = public_names(ROOT / "solutions" / f"{part.split('`')[0]}.py")
+        assert all(re.search(rf"`{name}[`(]", part) for name in names), names
+    assert "| `CharTokenizer(characters)` | One id for each character that" in page
+    assert "Needs `pretokenization.py`, regex, tqdm (some functions: tiktoken, " in page
+    for folder in ("tools", "solutions"):
+        shutil.copytree(held() / folder, tmp_path / folder)
+    module = tmp_path / "solutions" / "attention.py"
+    module.write_text(module.read_text("utf-8").replace("(x: Tensor, dim:", "(y, dim:"))
+    assert run_tool(tmp_path, "api.py", "--check").returncode == 1
 
 
 @EACH_MODULE

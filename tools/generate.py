@@ -316,7 +316,7 @@ class Speaker:
 
     def speak(self, prompt: str) -> None:
         """--number texts that begin with the prompt, each with the next seed."""
-        from solutions.bpe import valid_text
+        from solutions.pretokenization import valid_text
 
         prompt = valid_text("prompt", prompt)
         ids = self.encode(prompt)

@@ -34,6 +34,7 @@ SWAPS = {
     ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult,
     ast.MatMult: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
+REQUIRE = ("require", "_require")  # (condition, message)
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sum": "len"}
 
 
@@ -82,6 +83,10 @@ def left_alone(tree: ast.Module) -> set[int]:
         elif isinstance(node, ast.FunctionDef):
             parts = [node.returns]
         elif isinstance(node, ast.Raise):
+            parts = [node]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in REQUIRE:
+            parts = node.args[1:]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             parts = [node]
         for part in parts:
             if part is not None:
