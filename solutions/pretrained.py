@@ -100,7 +100,7 @@ DEFAULTS = {  # what holds where config.json does not say it
     "layer_norm_epsilon": 1e-5, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0,
     "resid_pdrop": 0.1, "attention_dropout": 0.0, "bias": True,
 }  # fmt: skip
-FIXED = {  # what config.json may say of things for which we have no field
+FIXED: dict[str, list] = {  # what config.json may say where we have no field
     "activation_function": ["gelu_new", "gelu_pytorch_tanh"], "hidden_act": ["silu"],
     "scale_attn_weights": [True], "scale_attn_by_inverse_layer_idx": [False],
     "add_cross_attention": [False], "attention_bias": [False], "mlp_bias": [False],
@@ -119,7 +119,7 @@ KINDS = {  # what our fields must say to fit an architecture
 
 
 def _refuse(field: str, value: object, allowed: Collection) -> None:
-    """The ValueError for a `value` that is not in `allowed`."""
+    """Raise the ValueError for a `value` that is not in `allowed`."""
     raise ValueError(f"config.json says {field}={value!r}, not one of {[*allowed]}")
 
 
@@ -169,12 +169,13 @@ def read_config(raw: dict, kinds: Collection[str] = KINDS) -> GPTConfig:
     gpt2 = model_type == "gpt2"
     raw = DEFAULTS | {"tie_word_embeddings": gpt2} | raw
     fields = GPT2_FIELDS if gpt2 else LLAMA_FIELDS
-    said = {ours: raw.get(theirs) for ours, theirs in fields.items()}
-    said |= {} if gpt2 else KINDS[model_type] | _rope_fields(raw)
+    said: dict = {ours: raw.get(theirs) for ours, theirs in fields.items()}
+    said |= {} if gpt2 else KINDS[raw["model_type"]] | _rope_fields(raw)
     return _shortest(GPTConfig(**said))
 
 
 def _read_json(file: Path) -> dict:
+    """What a file holds; ValueError unless it is a JSON object."""
     try:
         return dict(json.loads(file.read_text("utf-8")))
     except (ValueError, TypeError) as error:
@@ -239,6 +240,7 @@ def _fill(model: GPT, places: dict[str, Place], files: list[Path]) -> None:
 
 
 def _load(folder: Path, kinds: Collection[str]) -> GPT:
+    """from_pretrained, with errors that do not name the folder yet."""
     if not folder.is_dir():
         raise ValueError("no such folder; this reads folders and downloads nothing")
     raw = _read_json(folder / "config.json")
@@ -300,7 +302,7 @@ def _config_json(c: GPTConfig, model_type: str) -> dict:
     """What config.json says. With it, transformers computes in fp32, as we do."""
     gpt2 = model_type == "gpt2"
     family = "GPT2LMHeadModel" if gpt2 else f"{model_type.capitalize()}ForCausalLM"
-    raw = {"architectures": [family], "model_type": model_type, "dtype": "float32"}
+    raw: dict = {"architectures": [family], "model_type": model_type, "dtype": "float32"}
     sizes = {"n_kv_heads": c.kv_heads, "d_head": c.head_width, "d_mlp": c.mlp_width}
     for ours, theirs in (GPT2_FIELDS if gpt2 else LLAMA_FIELDS).items():
         raw[theirs] = sizes.get(ours, getattr(c, ours))
