@@ -301,8 +301,8 @@ def format_of(config: GPTConfig) -> str:
 def _config_json(c: GPTConfig, model_type: str) -> dict:
     """What config.json says. With it, transformers computes in fp32, as we do."""
     gpt2 = model_type == "gpt2"
-    family = "GPT2LMHeadModel" if gpt2 else f"{model_type.capitalize()}ForCausalLM"
-    raw: dict = {"architectures": [family], "model_type": model_type, "dtype": "float32"}
+    name = "GPT2LMHeadModel" if gpt2 else f"{model_type.capitalize()}ForCausalLM"
+    raw: dict = {"architectures": [name], "model_type": model_type, "dtype": "float32"}
     sizes = {"n_kv_heads": c.kv_heads, "d_head": c.head_width, "d_mlp": c.mlp_width}
     for ours, theirs in (GPT2_FIELDS if gpt2 else LLAMA_FIELDS).items():
         raw[theirs] = sizes.get(ours, getattr(c, ours))
