@@ -44,7 +44,12 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _to_json(value, tensors: dict[str, Tensor]):
-    """`value` with its tensors moved to `tensors`, and its types written down."""
+    """`value` with its tensors moved to `tensors`, and its types written down.
+
+    A tensor becomes {"$tensor": its name there}, a tuple {"$tuple": [...]}, and a dict
+    with other keys than plain strings {"$dict": [[key, value], ...]}. ValueError for
+    what is neither a tensor nor JSON.
+    """
     if isinstance(value, Tensor):
         name = f"other.{len(tensors)}"
         tensors[name] = value
@@ -290,8 +295,9 @@ def _dropout_state(model: nn.Module) -> dict:
 
 
 def _restore_dropout(model: nn.Module, states: list[dict], seed: int) -> None:
-    """Give this process its stream again. A new process, or one on another kind of
-    device, gets a new stream, with a warning if dropout will show the difference."""
+    """Give this process its stream again: states[rank], as _dropout_state made it. A
+    new process, or one on another kind of device, gets a new stream from `seed`, with a
+    warning if dropout will show the difference."""
     (rank, _), device = rank_and_world(), next(model.parameters()).device
     if rank < len(states) and states[rank]["device"] == device.type:
         _dropout_source(device).set_rng_state(states[rank]["state"])
@@ -343,7 +349,8 @@ class CheckpointFolder:
         return state.step
 
     def _read(self) -> dict | Exception | None:
-        """In process 0, what the folder holds; an error goes to the others too."""
+        """In process 0, what the folder holds, None if nothing. An error is returned,
+        since it goes to the others too; they get None here."""
         if self.path is None or rank_and_world()[0] or not has_checkpoint(self.path):
             return None
         try:

@@ -72,7 +72,8 @@ def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def normalization(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A norm of chapter 5 as a function of (..., n), without the module around it."""
+    """A norm of chapter 5 as a function of (..., n), without the module around it; for
+    nn.Identity, a function that changes nothing."""
     if isinstance(norm, LayerNorm):
         bias = None if norm.bias is None else norm.bias.detach()
         weight = norm.weight.detach()
@@ -319,6 +320,9 @@ class Decoder:
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotate pairs of features, taken as complex numbers: (B, H, 1, d) -> the same."""
+    """Rotate pairs of features, taken as complex numbers: (B, H, 1, d) -> the same.
+
+    turn: a rotation for each pair, complex of length 1, (1 or B, 1, 1, d/2).
+    """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)

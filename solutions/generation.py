@@ -244,7 +244,8 @@ def _check_ids(name: str, ids: Collection[int], V: int) -> None:
 
 
 def _checked(model: GPT, ids, n: int, stop_ids, settings: dict) -> list[Tensor]:
-    """The prompts as int64 tensors, or an error that says which argument is wrong."""
+    """The prompts as int64 tensors (T,) on the CPU; ValueError or TypeError, naming the
+    argument of `generate` that is wrong."""
     V, C = model.config.vocab_size, model.config.context_length
     rows = [torch.as_tensor(prompt).cpu() for prompt in ids]
     if not rows:

@@ -335,7 +335,10 @@ class GPT(nn.Module):
         return self.head(self.norm(x))  # (B, T, V)
 
     def _embed(self, ids: Tensor, start: int) -> Tensor:
-        """Tokens that follow `start` others: (B, T) -> (B, T, D)."""
+        """Vectors of tokens that follow `start` others: (B, T) -> (B, T, D).
+
+        ValueError for another shape, no tokens, or more than the context holds.
+        """
         shape = tuple(ids.shape)
         if len(shape) != 2 or shape[1] == 0:
             raise ValueError(f"ids has shape {shape}, but must be (B, T), T at least 1")

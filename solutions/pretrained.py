@@ -130,7 +130,9 @@ LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor",  # our rope_scaling
 def _rope_fields(raw: dict) -> dict:
     """Ours from rope_parameters, or from rope_theta and rope_scaling (before v. 5).
 
-    raw: config.json with DEFAULTS for what it does not say.
+    raw: config.json with DEFAULTS for what it does not say. Returns our fields
+    rope_base and rope_scaling. ValueError for another kind than "default" and "llama3",
+    and for names that do not belong to the kind.
     """
     rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
     base = rope.pop("rope_theta", raw["rope_theta"])
@@ -183,7 +185,8 @@ def _read_json(file: Path) -> dict:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the files that an index names instead."""
+    """model.safetensors, or the files that an index names instead. ValueError if there
+    is neither, and for a name that is no file of the folder itself."""
     single, index = (folder / f"model.safetensors{end}" for end in ("", ".index.json"))
     if single.exists():
         return [single]
@@ -199,7 +202,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _stored(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of the files, one after another, by their names without a prefix."""
+    """The tensors of the files, one after another, by their names without a prefix
+    ("transformer." or "model."). ValueError for a damaged file."""
     for file in files:
         try:
             with safe_open(file, "pt") as opened:
@@ -218,7 +222,8 @@ def _fill(model: GPT, places: dict[str, Place], files: list[Path]) -> None:
     """Copy each stored tensor to its view; none may be missing, none left over.
 
     Older files also hold causal masks and the speeds of rotations, which are computed.
-    Some hold the output layer though it is tied. Zeros change nothing.
+    Some hold the output layer though it is tied. Zeros change nothing. ValueError, with
+    the tensor's name, for a missing one, one left over and one of another shape.
     """
     missing, head = set(places), None
     for name, tensor in _stored(files):
@@ -341,7 +346,8 @@ def _json_files(c: GPTConfig, model_type: str, tokenizer) -> dict[str, dict]:
 
 
 def _tensors(model: GPT, model_type: str) -> dict[str, Tensor]:
-    """The weights as the file holds them, on the CPU."""
+    """The weights as the file holds them, on the CPU, by their whole names; zeros for
+    the biases that GPT-2 has and a model without does not."""
     prefix, tensors = "transformer." if model_type == "gpt2" else "model.", {}
     for name, (shape, view) in places_of(model, model_type).items():
         key = name if name == "lm_head.weight" else prefix + name

@@ -322,7 +322,8 @@ def _told_to_stop(stop: Callable[[], bool] | None, state: TrainState) -> bool:
 
 
 def _read_back(state: TrainState, bar: tqdm, report: Callable | None) -> None:
-    """Move the losses of the last steps from the device into the history."""
+    """Move the losses of the last steps from the device into the history, and give
+    their row to `report` unless it is None. ValueError: see History.add."""
     if not state.pending:
         return
     rows = torch.stack([torch.stack(pair) for pair in state.pending])  # (k, 2)
