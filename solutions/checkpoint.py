@@ -10,6 +10,7 @@ import os
 import warnings
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,19 +30,17 @@ PREVIOUS_FILE = "previous.safetensors"  # the one before, in case of damage
 
 def plain_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and DistributedDataParallel."""
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        else:
-            return model
+    if hasattr(model, "_orig_mod"):
+        return plain_model(model.get_submodule("_orig_mod"))
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return plain_model(model.module)
+    return model
 
 
 def model_sizes(model: nn.Module) -> dict:
     """The fields of a model's `config` dataclass; none if it has no such thing."""
-    config = getattr(plain_model(model), "config", None)
-    return asdict(config) if is_dataclass(config) else {}
+    sizes = getattr(plain_model(model), "config", None)
+    return asdict(sizes) if is_dataclass(sizes) and not isinstance(sizes, type) else {}
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -51,7 +50,12 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _to_json(value, tensors: dict[str, Tensor]):
-    """`value` with its tensors moved to `tensors`, and its types written down."""
+    """`value` with its tensors moved to `tensors`, and its types written down.
+
+    A tensor becomes {"$tensor": its name there}, a tuple {"$tuple": [...]}, and a dict
+    with other keys than plain strings {"$dict": [[key, value], ...]}. ValueError for
+    what is neither a tensor nor JSON.
+    """
     if isinstance(value, Tensor):
         name = f"other.{len(tensors)}"
         tensors[name] = value
@@ -70,6 +74,9 @@ def _to_json(value, tensors: dict[str, Tensor]):
 
 
 def _from_json(text: str, tensors: dict[str, Tensor]):
+    """What _to_json took apart: tensors back in their positions, types as they were.
+    KeyError if one is missing, ValueError (json's) for text that is no JSON."""
+
     def rebuild(found: dict):  # json calls it for each {...}, the innermost first
         if "$tensor" in found:
             return tensors[found["$tensor"]]
@@ -173,6 +180,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def _read(file: Path) -> dict:
+    """read_checkpoint for one file: ValueError unless it is a whole checkpoint."""
     try:
         with safe_open(file, "pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
@@ -190,7 +198,9 @@ def differences(there: dict, here: dict) -> str:
     return "; ".join(f"{k} {there[k]} there, {here[k]} here" for k in both)
 
 
-def restore(saved: dict, model: nn.Module, optimizer=None, *, path: str = "") -> int:
+def restore(
+    saved: dict, model: nn.Module, optimizer=None, *, path: str | Path = ""
+) -> int:
     """load_checkpoint for what read_checkpoint has read already, `saved`.
 
     path: where that was, for the messages.
@@ -245,8 +255,7 @@ class History:
         start = len(self.train_loss)
         self.train_loss += losses
         self.grad_norm += norms
-        bad = [start + i for i, norm in enumerate(norms) if not math.isfinite(norm)]
-        self.skipped += bad
+        self.skipped += [start + i for i, n in enumerate(norms) if not math.isfinite(n)]
         n = min(len(self.train_loss), 10)
         if len(self.skipped) >= n and self.skipped[-n] == len(self.train_loss) - n:
             loss, step = self.train_loss[self.skipped[-n]], self.skipped[-n]
@@ -262,7 +271,7 @@ class TrainState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    config: object  # the TrainConfig
+    config: Any  # the TrainConfig, or another dataclass with `seed` and `steps`
     batches: torch.Generator  # draws the next batch
     history: History = field(default_factory=History)
     step: int = 0  # steps done
@@ -288,26 +297,27 @@ class TrainState:
         _restore_dropout(self.model, extra["dropout"], self.config.seed + step)
 
 
-def _dropout_source(model: nn.Module):
-    """Where the model's device keeps the state of PyTorch's own random numbers."""
-    device = next(model.parameters()).device
+def _dropout_source(device: torch.device):
+    """The module that keeps the state of PyTorch's own random numbers on a device."""
     return torch if device.type == "cpu" else torch.get_device_module(device)
 
 
 def _dropout_state(model: nn.Module) -> dict:
-    device = next(model.parameters()).device.type
-    return {"device": device, "state": _dropout_source(model).get_rng_state()}
+    """{"device": "cpu" or another type, "state"}: what dropout draws next."""
+    device = next(model.parameters()).device
+    return {"device": device.type, "state": _dropout_source(device).get_rng_state()}
 
 
 def _restore_dropout(model: nn.Module, states: list[dict], seed: int) -> None:
-    """Give this process its stream again. A new process, or one on another kind of
-    device, gets a new stream, with a warning if dropout will show the difference."""
+    """Give this process its stream again: states[rank], as _dropout_state made it. A
+    new process, or one on another kind of device, gets a new stream from `seed`, with a
+    warning if dropout will show the difference."""
     (rank, _), device = rank_and_world(), next(model.parameters()).device
     if rank < len(states) and states[rank]["device"] == device.type:
-        _dropout_source(model).set_rng_state(states[rank]["state"])
+        _dropout_source(device).set_rng_state(states[rank]["state"])
         return
     fresh = torch.Generator(device).manual_seed(seed * 1_000_003 + rank)
-    _dropout_source(model).set_rng_state(fresh.get_state())
+    _dropout_source(device).set_rng_state(fresh.get_state())
     if any(m.p > 0 for m in model.modules() if isinstance(m, nn.Dropout)):
         warnings.warn("dropout goes on with new random numbers: other device or rank")
 
@@ -334,6 +344,7 @@ class CheckpointFolder:
             self._write(Path(self.path) / "best", state, {"val_loss": loss})
 
     def _write(self, path: str | Path, state: TrainState, extra: dict) -> None:
+        """save_checkpoint in process 0; the others return at once."""
         if rank_and_world()[0] == 0:
             save_checkpoint(path, state.model, state.optimizer, state.step, **extra)
 
@@ -347,13 +358,14 @@ class CheckpointFolder:
         if isinstance(saved, Exception):
             raise saved
         if saved is not None:
-            check_same_run(saved, state, self.path)
-            restore(saved, state.model, state.optimizer, path=self.path)
+            check_same_run(saved, state, str(self.path))
+            restore(saved, state.model, state.optimizer, path=str(self.path))
             state.go_on_from(saved["extra"], saved["step"])
         return state.step
 
     def _read(self) -> dict | Exception | None:
-        """In process 0, what the folder holds; an error goes to the others too."""
+        """In process 0, what the folder holds, None if nothing. An error is returned,
+        since it goes to the others too; they get None here."""
         if self.path is None or rank_and_world()[0] or not has_checkpoint(self.path):
             return None
         try:

@@ -46,6 +46,7 @@ class KVCache:
 
     @property
     def length(self) -> int:
+        """How many positions are stored, the same for every layer."""
         return self.layers[0].length
 
     def restart(self) -> None:
@@ -66,8 +67,8 @@ def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
     F.linear is right everywhere; oneDNN's product is faster for large fp32 weights.
     """
-    weight, bias = linear.weight.detach(), linear.bias
-    bias = None if bias is None else bias.detach()
+    weight = linear.weight.detach()
+    bias = None if linear.bias is None else linear.bias.detach()
     fp32_on_cpu = weight.dtype == torch.float32 and weight.device.type == "cpu"
     if ONEDNN and fp32_on_cpu and weight.numel() >= LARGE:
         multiply = torch.ops.mkldnn._linear_pointwise
@@ -76,7 +77,8 @@ def product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def normalization(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A norm of chapter 5 as a function of (..., n), without the module around it."""
+    """A norm of chapter 5 as a function of (..., n), without the module around it; for
+    nn.Identity, a function that changes nothing."""
     if isinstance(norm, LayerNorm):
         bias = None if norm.bias is None else norm.bias.detach()
         weight = norm.weight.detach()
@@ -134,7 +136,8 @@ KNOWN = (
 def can_decode(model: nn.Module) -> bool:
     """Whether a Decoder computes what the model does: its parts are all the course's.
 
-    A subclass, a replaced part or a hook may compute something else.
+    It is a GPT, and every part of it is of a type in KNOWN, has no forward hooks and no
+    `forward` set on itself. A subclass is not: it may compute something else.
     """
     return type(model) is GPT and all(
         type(part) in KNOWN
@@ -163,12 +166,15 @@ class PlainDecoder:
 
     def __init__(self, model: GPT, batch_size: int, max_length: int) -> None:
         table = model.tokens.weight
-        kind = {"device": table.device, "dtype": table.dtype}
         self.model = model
-        self.cache = KVCache(model.config, batch_size, max_length, **kind)
+        self.cache = KVCache(
+            model.config, batch_size, max_length, device=table.device, dtype=table.dtype
+        )
 
     @torch.no_grad()
     def read(self, texts: list[Tensor]) -> Tensor:
+        """Start over with these texts, (T,) each and of one length: the logits after
+        each, (B, V), without dropout."""
         self.cache.restart()
         ids = torch.stack(texts).to(self.cache.memory.device)  # (B, T)
         with evaluating(self.model):
@@ -176,6 +182,8 @@ class PlainDecoder:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
+        """One more token for each row, (B,): the logits after it, (B, V), without
+        dropout. ValueError if the cache is full."""
         with evaluating(self.model):
             return self.model(tokens[:, None], self.cache, last_only=True)[:, -1]
 
@@ -185,6 +193,7 @@ class Decoder:
 
     It equals `model(ids, cache)` up to rounding, without dropout, and holds the
     model's own weights, not copies. `lengths`: how many tokens each row holds.
+    TypeError for a model that can_decode refuses.
     """
 
     def __init__(self, model: GPT, batch_size: int, max_length: int) -> None:
@@ -193,16 +202,19 @@ class Decoder:
                             "any other, call model(ids, cache)")  # fmt: skip
         self.model, self.config = model, model.config
         self.table = model.tokens.weight.detach()  # (V, D)
-        kind = {"device": self.table.device, "dtype": self.table.dtype}
-        self.cache = KVCache(model.config, batch_size, max_length, **kind)
-        pairs = zip(model.blocks, self.cache.memory, strict=True)
+        device, dtype = self.table.device, self.table.dtype
+        self.cache = KVCache(
+            model.config, batch_size, max_length, device=device, dtype=dtype
+        )
+        blocks = [block for block in model.blocks if isinstance(block, Block)]
+        pairs = zip(blocks, self.cache.memory, strict=True)
         self.layers = [Layer.of(block, memory) for block, memory in pairs]
         self.norm, self.head = normalization(model.norm), product(model.head)
         widest = max(p.numel() for p in model.blocks.parameters())
         # For less work, waking a second thread takes longer than it saves.
         self.one_thread = batch_size * widest < LARGE and self.table.is_cpu
-        self.rows = torch.arange(batch_size, device=kind["device"])  # (B,)
-        self.slots = torch.arange(max_length, device=kind["device"])  # (S,)
+        self.rows = torch.arange(batch_size, device=device)  # (B,)
+        self.slots = torch.arange(max_length, device=device)  # (S,)
         self.lengths = [0] * batch_size  # how many tokens each row holds
         self.vectors, self.angles = self._positions()  # to add, to turn; or None
 
@@ -226,7 +238,8 @@ class Decoder:
         """Start over with these texts, (T,) each: the logits after each, (B, V).
 
         All are read at once. Short ones are padded on the right, where no token looks,
-        and what is stored for the padding is overwritten as the row grows.
+        and what is stored for the padding is overwritten as the row grows. ValueError
+        for a text longer than max_length.
         """
         device, longest = self.table.device, max(map(len, texts))
         padded = [F.pad(text, (0, longest - len(text))) for text in texts]
@@ -242,11 +255,15 @@ class Decoder:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
-        """One more token for each row, (B,): the logits after it, (B, V)."""
+        """One more token for each row, (B,): the logits after it, (B, V).
+
+        ValueError if a row holds max_length tokens already; then nothing is stored.
+        """
         last = max(self.lengths)
         if last == len(self.slots):
             raise ValueError(f"max_length={last}: the cache has no room for more")
-        at, span = last, 0
+        at: int | Tensor = last
+        span = 0
         if min(self.lengths) < last:
             at = torch.tensor(self.lengths).to(self.table.device, non_blocking=True)
             span = last + 1
@@ -281,7 +298,11 @@ class Decoder:
         return self.head(self.norm(x))
 
     def _attend(self, layer: Layer, x: Tensor, at, turn, mask) -> Tensor:
-        """Heads of the new token over all stored ones: (B, D) -> (B, H d)."""
+        """Heads of the new token over all stored ones: (B, D) -> (B, H d).
+
+        at: its position, an int or (B,). turn: its rotation, complex (1 or B, 1, 1,
+        d/2), or None. mask: as `forward` makes it, or None where `at` is an int.
+        """
         c, B = self.config, len(x)
         H, shared, d = c.n_heads, c.kv_heads, c.head_width
         heads = layer.qkv(x).view(B, H + 2 * shared, 1, d)
@@ -304,6 +325,9 @@ class Decoder:
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotate pairs of features, taken as complex numbers: (B, H, 1, d) -> the same."""
+    """Rotate pairs of features, taken as complex numbers: (B, H, 1, d) -> the same.
+
+    turn: a rotation for each pair, complex of length 1, (1 or B, 1, 1, d/2).
+    """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)

@@ -67,7 +67,9 @@ def keep_min_p(probs: Tensor, share: float) -> Tensor:
     return kept / kept.sum(-1, keepdim=True)
 
 
-def penalize_repeats(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
+def penalize_repeats(
+    logits: Tensor, ids: Tensor | list[list[int]], penalty: float
+) -> Tensor:
     """Logits (B, V), lowered once for each token of the row in `ids`, (B, T) or lists.
 
     Positive ones are divided by the penalty, negative ones multiplied (Keskar et al.
@@ -110,6 +112,7 @@ def next_token_distribution(
 
 
 def _require_finite(highest: Tensor) -> None:
+    """highest: the largest logit of each row. ValueError unless all are numbers."""
     if not math.isfinite(highest.sum()):  # the sum is finite only if all are
         raise ValueError("logits holds NaN, infinity, or a row of only -infinity")
 
@@ -165,7 +168,10 @@ def window_start(length: int, context_length: int) -> int:
 
 @torch.no_grad()
 def read_again(model: GPT, texts: list[Tensor]) -> Tensor:
-    """Logits of the token after each text, (B, V), without a cache."""
+    """Logits of the token after each text, (T,) each of any length: (B, V).
+
+    Without a cache and without dropout; afterward the model is in its mode again.
+    """
     longest = max(map(len, texts))
     padded = [F.pad(text, (0, longest - len(text))) for text in texts]
     ids = torch.stack(padded).to(model.tokens.weight.device)  # (B, T)
@@ -177,7 +183,10 @@ def read_again(model: GPT, texts: list[Tensor]) -> Tensor:
 
 
 class _Texts:
-    """Prompts and what has been added to each; `add` makes every text one longer."""
+    """Prompts and what has been added to each; `add` makes every text one longer.
+
+    n: how many tokens there is to be room for. cached: with a decoder, where one fits.
+    """
 
     def __init__(self, model: GPT, prompts: list[Tensor], n: int, cached: bool) -> None:
         self.model, self.context = model, model.config.context_length
@@ -219,7 +228,10 @@ class _Texts:
 def _columns(
     model: GPT, prompts: list[Tensor], n: int, use_cache: bool, settings: dict
 ) -> Iterator[Tensor]:
-    """The next token of every text, (B,), n times."""
+    """The next token of every text, (B,), n times; each is computed when asked for.
+
+    settings: what `choose` takes besides logits and ids.
+    """
     with torch.inference_mode():
         texts = _Texts(model, prompts, n, use_cache)
     for _ in range(n):
@@ -231,13 +243,15 @@ def _columns(
 
 
 def _check_ids(name: str, ids: Collection[int], V: int) -> None:
+    """ValueError with the first of `ids` that is no integer in 0..V-1."""
     bad = [token for token in ids if token not in range(V)]
     if bad:
         raise ValueError(f"{name} holds {bad[0]!r}, but ids are integers in 0..{V - 1}")
 
 
 def _checked(model: GPT, ids, n: int, stop_ids, settings: dict) -> list[Tensor]:
-    """The prompts as int64 tensors, or an error that says which argument is wrong."""
+    """The prompts as int64 tensors (T,) on the CPU; ValueError or TypeError, naming the
+    argument of `generate` that is wrong."""
     V, C = model.config.vocab_size, model.config.context_length
     rows = [torch.as_tensor(prompt).cpu() for prompt in ids]
     if not rows:
@@ -262,6 +276,7 @@ def _check_settings(
     V: int, *, generator: torch.Generator | None = None, n_vocab: int | None = None,
     repetition_penalty: float | None = None, **settings,
 ) -> None:  # fmt: skip
+    """TypeError or ValueError for a setting that `choose` could not use."""
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"{generator=} must be a torch.Generator or None")
     if n_vocab is not None and n_vocab not in range(1, V + 1):
@@ -325,10 +340,10 @@ def stream(
     before the first token.
     """
     model = unwrapped(model)
-    ids = [ids] if not isinstance(ids, Tensor) or ids.ndim == 1 else ids
-    prompts = _checked(model, ids, max_new_tokens, stop_ids, settings)
+    rows = [ids] if not isinstance(ids, Tensor) or ids.ndim == 1 else ids
+    prompts = _checked(model, rows, max_new_tokens, stop_ids, settings)
     if len(prompts) > 1:
         raise ValueError(f"ids holds {len(prompts)} prompts; stream takes one")
     columns = _columns(model, prompts, max_new_tokens, use_cache, settings)
-    tokens = (column.item() for column in columns)
+    tokens = (int(column) for column in columns)
     return itertools.takewhile(lambda token: token not in stop_ids, tokens)

@@ -26,6 +26,8 @@ __all__ = [
 
 
 def _require_size(name: str, value: int) -> None:
+    """A size called `name`: TypeError unless it is an int (True is not), ValueError
+    below 1."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be an int")
     if value < 1:
@@ -33,6 +35,7 @@ def _require_size(name: str, value: int) -> None:
 
 
 def _require_width(x: Tensor, d_model: int) -> None:
+    """ValueError unless x is (..., d_model)."""
     if x.ndim == 0 or x.shape[-1] != d_model:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, but its last dimension must be "
@@ -149,6 +152,7 @@ class GPTConfig:
     qk_norm: bool = False
 
     def __post_init__(self) -> None:
+        """Check each field by itself, then `_check_heads`."""
         for name in ("vocab_size", "context_length", "d_model", "n_layers", "n_heads"):
             _require_size(name, getattr(self, name))
         for name in ("n_kv_heads", "d_head", "d_mlp"):
@@ -216,6 +220,8 @@ class GPTConfig:
 
 
 def _new_norm(config: GPTConfig) -> nn.Module:
+    """(..., D) -> (..., D): what `config.norm` names, with `norm_eps`; RMSNorm has no
+    bias."""
     if config.norm == "rms":
         return RMSNorm(config.d_model, eps=config.norm_eps)
     return LayerNorm(config.d_model, bias=config.bias, eps=config.norm_eps)
@@ -315,7 +321,7 @@ class GPT(nn.Module):
             self.head.weight = self.tokens.weight
         if c.positions == "sinusoidal":  # as large as the tokens' vectors at the start
             waves = sinusoidal_positions(c.context_length, c.d_model)  # (T_max, D)
-            self.register_buffer("waves", 0.02 * 2**0.5 * waves, persistent=False)
+            self.waves = nn.Buffer(0.02 * 2**0.5 * waves, persistent=False)
         initialize_weights(self, c.n_layers, generator=generator)
 
     def forward(
@@ -334,7 +340,10 @@ class GPT(nn.Module):
         return self.head(self.norm(x))  # (B, T, V)
 
     def _embed(self, ids: Tensor, start: int) -> Tensor:
-        """Tokens that follow `start` others: (B, T) -> (B, T, D)."""
+        """Vectors of tokens that follow `start` others: (B, T) -> (B, T, D).
+
+        ValueError for another shape, no tokens, or more than the context holds.
+        """
         shape = tuple(ids.shape)
         if len(shape) != 2 or shape[1] == 0:
             raise ValueError(f"ids has shape {shape}, but must be (B, T), T at least 1")

@@ -21,6 +21,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """dy (..., N), the slopes of the loss along the product -> those along x, W
+        and b."""
         x, weight = ctx.saved_tensors
         rows, dy_rows = x.flatten(0, -2), dy.flatten(0, -2)  # (M, K), (M, N)
         dw = _onednn(rows.t().contiguous(), dy_rows.t()).t()  # (N, K)
@@ -29,6 +31,7 @@ class _Product(torch.autograd.Function):
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, without gradients: (..., K), (N, K), (N,) or None -> (..., N)."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

@@ -21,6 +21,7 @@ if torch.distributed.is_available():
 
 
 def _require(holds: bool, message: str) -> None:
+    """ValueError with this message unless what must hold does."""
     if not holds:
         raise ValueError(message)
 
@@ -44,25 +45,27 @@ class AdamW(torch.optim.Optimizer):
         super().__init__(params, defaults | {"betas": betas})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # PyTorch's may take a closure
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
             moving = [p for p in group["params"] if p.grad is not None]
             if moving:
-                self._move(moving, group)
+                self._move(moving, [p.grad for p in moving], group)
 
     def _kept(self, name: str, params: list[Tensor]) -> list[Tensor]:
-        """What is remembered about each parameter as `name`; zeros at first."""
+        """What is remembered about each parameter as `name`: zeros at first, of its
+        shape, but a single number for "step"."""
         for p in params:
             if name not in self.state[p]:
                 zeros = torch.tensor(0.0) if name == "step" else torch.zeros_like(p)
                 self.state[p][name] = zeros  # steps stay on the CPU: free to read
         return [self.state[p][name] for p in params]
 
-    def _move(self, params: list[Tensor], group: dict) -> None:
-        """All parameters at once: each _foreach_ is one call for the whole list."""
+    def _move(self, params: list[Tensor], grads: list[Tensor], group: dict) -> None:
+        """All parameters of a group at once, in place, by a gradient each: each
+        _foreach_ is one call for the whole list."""
         lr, (beta1, beta2) = group["lr"], group["betas"]
-        steps, grads = self._kept("step", params), [p.grad for p in params]
+        steps = self._kept("step", params)
         means, squares = (self._kept(n, params) for n in ("exp_avg", "exp_avg_sq"))
         torch._foreach_add_(steps, 1.0)
         torch._foreach_lerp_(means, grads, 1 - beta1)
@@ -166,10 +169,11 @@ class Muon(AdamW):
         super().__init__(params, **options)
         self.dtype = dtype
 
-    def _move(self, params: list[Tensor], group: dict) -> None:
+    def _move(self, params: list[Tensor], grads: list[Tensor], group: dict) -> None:
+        """A group with "parts" by orthogonal matrices, any other as AdamW does."""
         if not group.get("parts"):
-            return super()._move(params, group)
-        grads, means = [p.grad for p in params], self._kept("exp_avg", params)
+            return super()._move(params, grads, group)
+        means = self._kept("exp_avg", params)
         torch._foreach_lerp_(means, grads, 1 - self.momentum)
         ahead = torch._foreach_lerp(grads, means, self.momentum)  # Nesterov's
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
@@ -180,8 +184,8 @@ class Muon(AdamW):
             moves = orthogonalize(parts.flatten(0, 1).to(self.dtype))
             moves = moves.to(parts.dtype)  # (n * parts, rows, cols)
             size = group["lr"] * max(1.0, moves.shape[1] / moves.shape[2]) ** 0.5
-            moves = moves.view(len(at), *shape).unbind()
-            torch._foreach_add_([params[i] for i in at], moves, alpha=-size)
+            changes = moves.view(len(at), *shape).unbind()  # (rows, cols) each
+            torch._foreach_add_([params[i] for i in at], changes, alpha=-size)
 
 
 def muon_groups(
@@ -195,7 +199,9 @@ def muon_groups(
     has no "parts". A frozen weight is in none of them.
     """
     _require(weight_decay >= 0, f"weight_decay={weight_decay} must be at least 0")
-    joint, single, rest = [], [], []
+    joint: list[Tensor] = []
+    single: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             matrix = p.ndim == 2 and name.startswith("blocks.")

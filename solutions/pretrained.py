@@ -107,7 +107,7 @@ DEFAULTS = {  # what holds where config.json does not say it
     "layer_norm_epsilon": 1e-5, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0,
     "resid_pdrop": 0.1, "attention_dropout": 0.0, "bias": True,
 }  # fmt: skip
-FIXED = {  # what config.json may say of things for which we have no field
+FIXED: dict[str, list] = {  # what config.json may say where we have no field
     "activation_function": ["gelu_new", "gelu_pytorch_tanh"], "hidden_act": ["silu"],
     "scale_attn_weights": [True], "scale_attn_by_inverse_layer_idx": [False],
     "add_cross_attention": [False], "attention_bias": [False], "mlp_bias": [False],
@@ -126,7 +126,7 @@ KINDS = {  # what our fields must say to fit an architecture
 
 
 def _refuse(field: str, value: object, allowed: Collection) -> None:
-    """The ValueError for a `value` that is not in `allowed`."""
+    """Raise the ValueError for a `value` that is not in `allowed`."""
     raise ValueError(f"config.json says {field}={value!r}, not one of {[*allowed]}")
 
 
@@ -137,7 +137,9 @@ LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor",  # our rope_scaling
 def _rope_fields(raw: dict) -> dict:
     """Ours from rope_parameters, or from rope_theta and rope_scaling (before v. 5).
 
-    raw: config.json with DEFAULTS for what it does not say.
+    raw: config.json with DEFAULTS for what it does not say. Returns our fields
+    rope_base and rope_scaling. ValueError for another kind than "default" and "llama3",
+    and for names that do not belong to the kind.
     """
     rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
     base = rope.pop("rope_theta", raw["rope_theta"])
@@ -176,12 +178,13 @@ def read_config(raw: dict, kinds: Collection[str] = KINDS) -> GPTConfig:
     gpt2 = model_type == "gpt2"
     raw = DEFAULTS | {"tie_word_embeddings": gpt2} | raw
     fields = GPT2_FIELDS if gpt2 else LLAMA_FIELDS
-    said = {ours: raw.get(theirs) for ours, theirs in fields.items()}
-    said |= {} if gpt2 else KINDS[model_type] | _rope_fields(raw)
+    said: dict = {ours: raw.get(theirs) for ours, theirs in fields.items()}
+    said |= {} if gpt2 else KINDS[raw["model_type"]] | _rope_fields(raw)
     return _shortest(GPTConfig(**said))
 
 
 def _read_json(file: Path) -> dict:
+    """What a file holds; ValueError unless it is a JSON object."""
     try:
         return dict(json.loads(file.read_text("utf-8")))
     except (ValueError, TypeError) as error:
@@ -189,7 +192,8 @@ def _read_json(file: Path) -> dict:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the files that an index names instead."""
+    """model.safetensors, or the files that an index names instead. ValueError if there
+    is neither, and for a name that is no file of the folder itself."""
     single, index = (folder / f"model.safetensors{end}" for end in ("", ".index.json"))
     if single.exists():
         return [single]
@@ -205,7 +209,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _stored(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of the files, one after another, by their names without a prefix."""
+    """The tensors of the files, one after another, by their names without a prefix
+    ("transformer." or "model."). ValueError for a damaged file."""
     for file in files:
         try:
             with safe_open(file, "pt") as opened:
@@ -224,7 +229,8 @@ def _fill(model: GPT, places: dict[str, Place], files: list[Path]) -> None:
     """Copy each stored tensor to its view; none may be missing, none left over.
 
     Older files also hold causal masks and the speeds of rotations, which are computed.
-    Some hold the output layer though it is tied. Zeros change nothing.
+    Some hold the output layer though it is tied. Zeros change nothing. ValueError, with
+    the tensor's name, for a missing one, one left over and one of another shape.
     """
     missing, head = set(places), None
     for name, tensor in _stored(files):
@@ -246,6 +252,7 @@ def _fill(model: GPT, places: dict[str, Place], files: list[Path]) -> None:
 
 
 def _load(folder: Path, kinds: Collection[str]) -> GPT:
+    """from_pretrained, with errors that do not name the folder yet."""
     if not folder.is_dir():
         raise ValueError("no such folder; this reads folders and downloads nothing")
     raw = _read_json(folder / "config.json")
@@ -306,8 +313,8 @@ def format_of(config: GPTConfig) -> str:
 def _config_json(c: GPTConfig, model_type: str) -> dict:
     """What config.json says. With it, transformers computes in fp32, as we do."""
     gpt2 = model_type == "gpt2"
-    family = "GPT2LMHeadModel" if gpt2 else f"{model_type.capitalize()}ForCausalLM"
-    raw = {"architectures": [family], "model_type": model_type, "dtype": "float32"}
+    name = "GPT2LMHeadModel" if gpt2 else f"{model_type.capitalize()}ForCausalLM"
+    raw: dict = {"architectures": [name], "model_type": model_type, "dtype": "float32"}
     sizes = {"n_kv_heads": c.kv_heads, "d_head": c.head_width, "d_mlp": c.mlp_width}
     for ours, theirs in (GPT2_FIELDS if gpt2 else LLAMA_FIELDS).items():
         raw[theirs] = sizes.get(ours, getattr(c, ours))
@@ -346,7 +353,8 @@ def _json_files(c: GPTConfig, model_type: str, tokenizer) -> dict[str, dict]:
 
 
 def _tensors(model: GPT, model_type: str) -> dict[str, Tensor]:
-    """The weights as the file holds them, on the CPU."""
+    """The weights as the file holds them, on the CPU, by their whole names; zeros for
+    the biases that GPT-2 has and a model without does not."""
     prefix, tensors = "transformer." if model_type == "gpt2" else "model.", {}
     for name, (shape, view) in places_of(model, model_type).items():
         key = name if name == "lm_head.weight" else prefix + name

@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 
@@ -17,16 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from .checkpoint import (
-    CheckpointFolder,
-    History,
-    TrainState,
-    load_checkpoint,
-    plain_model,
-    rank_and_world,
-    read_checkpoint,
-    save_checkpoint,
-)
+from .checkpoint import CheckpointFolder, History, TrainState, load_checkpoint
+from .checkpoint import plain_model, rank_and_world, read_checkpoint
+from .checkpoint import save_checkpoint
 from .linear import use_onednn
 from .optimization import AdamW, clip_gradients
 from .optimization import cosine_schedule, parameter_groups
@@ -42,6 +36,7 @@ __all__ = [
 
 
 def _require(holds: bool, message: str) -> None:
+    """ValueError with this message unless what must hold does."""
     if not holds:
         raise ValueError(message)
 
@@ -91,7 +86,8 @@ def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
     return loss * n_tokens / (n_bytes * math.log(2))
 
 
-def _autocast(device: torch.device, precision: str):
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context: products inside it are in bfloat16 if precision is "bf16"."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -128,9 +124,13 @@ def evaluate(
 
 
 def _window(model: nn.Module, context_length: int | None) -> int:
+    """context_length, or the model's own for None; ValueError if it has no config."""
+    if context_length is not None:
+        return context_length
     config = getattr(plain_model(model), "config", None)
-    _require(bool(context_length or config), "context_length=None: the model has none")
-    return config.context_length if context_length is None else context_length
+    if config is None:
+        raise ValueError("context_length=None: the model has none")
+    return config.context_length
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,14 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """ValueError or TypeError for a setting that no run can have, by its name."""
         for name, least in _WHOLE.items():
             value = getattr(self, name)
             if value is None and name in ("context_length", "warmup_steps"):
                 continue
             if not isinstance(value, Integral) or isinstance(value, bool):
                 raise TypeError(f"{name}={value!r} must be a whole number")
-            _require(value >= least, f"{name}={value} must be at least {least}")
+            _require(int(value) >= least, f"{name}={value} must be at least {least}")
             object.__setattr__(self, name, int(value))  # NumPy's integers become int
         betas, decay, kind = self.betas, self.weight_decay, self.precision
         _require(self.max_norm > 0, f"max_norm={self.max_norm} must be above 0")
@@ -179,8 +180,10 @@ class TrainConfig:
         default = min(100, self.steps // 10)
         warmup = default if self.warmup_steps is None else self.warmup_steps
         low = self.max_lr / 10 if self.min_lr is None else self.min_lr
-        plan = {"warmup_steps": warmup, "total_steps": self.steps, "min_lr": low}
-        return cosine_schedule(step, max_lr=self.max_lr, **plan)
+        return cosine_schedule(
+            step, max_lr=self.max_lr, min_lr=low, warmup_steps=warmup,
+            total_steps=self.steps,
+        )  # fmt: skip
 
 
 _WHOLE = {  # the least value of each
@@ -201,7 +204,8 @@ def training_step(
     DistributedDataParallel or sharded by FSDP, which average the gradients. It is
     switched to training mode, and its gradients are cleared after the step.
     """
-    device, n, total = next(model.parameters()).device, config.accumulation_steps, 0.0
+    device, n = next(model.parameters()).device, config.accumulation_steps
+    total = torch.zeros((), device=device)
     x, y = (part.to(device, non_blocking=True) for part in batch)
     model.train()
     for i, (xb, yb) in enumerate(zip(x.chunk(n), y.chunk(n), strict=True)):
@@ -219,19 +223,20 @@ def training_step(
     return total, norm
 
 
-def _averaging(model: nn.Module, *, when: bool):
-    """Gradients travel between processes only with the last piece of a batch."""
-    if hasattr(model, "set_requires_gradient_sync"):  # FSDP
-        model.set_requires_gradient_sync(when)
-    elif hasattr(model, "no_sync") and not when:  # DistributedDataParallel
-        return model.no_sync()
-    return contextlib.nullcontext()
+def _averaging(model: nn.Module, *, when: bool) -> contextlib.AbstractContextManager:
+    """A context for the passes of one piece of a batch. Gradients travel between
+    processes only `when` it is the last."""
+    fsdp_sync = getattr(model, "set_requires_gradient_sync", None)
+    ddp_no_sync = getattr(model, "no_sync", contextlib.nullcontext)
+    if fsdp_sync is not None:
+        fsdp_sync(when)
+    return contextlib.nullcontext() if when else ddp_no_sync()
 
 
 def train(
     model: nn.Module, train_tokens, val_tokens, config: TrainConfig, *,
     optimizer: torch.optim.Optimizer | None = None,
-    checkpoint: str | Path | None = None, progress: bool = True,
+    checkpoint: str | Path | CheckpointFolder | None = None, progress: bool = True,
     report: Callable[[dict], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> History:  # fmt: skip
@@ -240,8 +245,8 @@ def train(
     optimizer: any; None is PyTorch's fused AdamW on parameter_groups. A group's
     "lr_scale", if it has one, multiplies the schedule for that group.
     checkpoint: a folder; if it holds an earlier part of the same run, the run goes on
-    from there and ends where an unbroken one would. It may also be an object like
-    CheckpointFolder that keeps runs in its own way.
+    from there and ends where an unbroken one would. It may also be a CheckpointFolder
+    of a subclass, which keeps runs in its own way.
     report: gets a dict every log_every steps ("step", "train_loss", "grad_norm", "lr",
     "skipped") and after each evaluation ("step", "val_loss"); process 0 only.
     stop: asked after each step; once it says True the run is saved, and ends early.
@@ -250,22 +255,22 @@ def train(
     """
     T, (rank, world) = _window(model, config.context_length), rank_and_world()
     state, report = _begin(model, config, optimizer), report if rank == 0 else None
-    named = checkpoint is None or isinstance(checkpoint, (str, Path))
-    store = CheckpointFolder(checkpoint) if named else checkpoint
-    first, net = store.load(state), _prepared(model, config)
-    share = {"generator": state.batches, "rank": rank, "world": world}
+    if checkpoint is None or isinstance(checkpoint, (str, Path)):
+        checkpoint = CheckpointFolder(checkpoint)
+    first, net = checkpoint.load(state), _prepared(model, config)
+    next_batch = partial(get_batch, train_tokens, config.batch_size, T)
     with tqdm(total=config.steps, initial=first, disable=not progress or rank) as bar:
         for step in range(first, config.steps + 1):
             saving, evaluating, end = _due(state, first, stop)
             if saving or evaluating or step % config.log_every == 0:
                 _read_back(state, bar, report)
             if saving:
-                store.save(state)
+                checkpoint.save(state)
             if evaluating:
-                _hold_out(state, val_tokens, T, store, report)
+                _hold_out(state, val_tokens, T, checkpoint, report)
             if end:
                 break
-            batch = get_batch(train_tokens, config.batch_size, T, **share)
+            batch = next_batch(generator=state.batches, rank=rank, world=world)
             result = training_step(net, state.optimizer, batch, step, config)
             state.pending.append(result)
             state.step += 1
@@ -274,6 +279,8 @@ def train(
 
 
 def _begin(model: nn.Module, config: TrainConfig, optimizer) -> TrainState:
+    """A run before its first step; without an optimizer, PyTorch's fused AdamW.
+    ValueError if a batch cannot be cut evenly for all processes and pieces."""
     B, n, (_, world) = config.batch_size, config.accumulation_steps, rank_and_world()
     _require(B % (world * n) == 0, f"batch_size={B}: no multiple of {world} x {n}")
     if optimizer is None:
@@ -290,12 +297,13 @@ def _prepared(model: nn.Module, config: TrainConfig) -> nn.Module:
     if device.type == "cpu" and config.precision == "fp32" and not config.compile:
         use_onednn(model)
     if config.compile:
-        model = torch.compile(model)
+        model = torch.compile(model)  # type: ignore[assignment]  # a module, too
     return DistributedDataParallel(model) if world > 1 and not sharded else model
 
 
 def _due(state: TrainState, first: int, stop) -> tuple[bool, bool, bool]:
-    """Before the next step: whether to save, to evaluate, to end."""
+    """Before the next step: whether to save, to evaluate, to end. first: the steps done
+    when this call of `train` began."""
     step, config = state.step, state.config
     last = step == config.steps
     end = last or _told_to_stop(stop, state)
@@ -315,7 +323,8 @@ def _told_to_stop(stop: Callable[[], bool] | None, state: TrainState) -> bool:
 
 
 def _read_back(state: TrainState, bar: tqdm, report: Callable | None) -> None:
-    """Move the losses of the last steps from the device into the history."""
+    """Move the losses of the last steps from the device into the history, and give
+    their row to `report` unless it is None. ValueError: see History.add."""
     if not state.pending:
         return
     rows = torch.stack([torch.stack(pair) for pair in state.pending])  # (k, 2)

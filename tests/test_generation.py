@@ -302,6 +302,29 @@ def test_a_row_ends_before_its_stop_token_and_the_others_go_on(model):
     assert inside[0][:2] == [stop, 7]
 
 
+class Counting(GPT):
+    """Notes how many ids each call reads."""
+
+    def forward(self, ids, *args, **kwargs):
+        self.read = [*getattr(self, "read", []), ids.shape[1]]
+        return super().forward(ids, *args, **kwargs)
+
+
+def test_nothing_is_computed_after_the_last_row_has_ended(model):
+    counting = Counting(SMALL)
+    counting.load_state_dict(model.state_dict())
+    prompts = [[3, 1, 4], [9, 2, 6]]
+    new = [row[3:] for row in generate(model, prompts, 30, temperature=0)]
+    stops = {new[0][2], new[1][5]}
+    ends = [min(i for i, token in enumerate(row) if token in stops) for row in new]
+    rows = generate(counting, prompts, 30, temperature=0, stop_ids=stops)
+    assert [len(row) - 3 for row in rows] == ends and max(ends) < 20
+    assert counting.read == [3] + [1] * max(ends)
+    counting.read = []
+    stopped = stream(counting, prompts[0], 30, temperature=0, stop_ids=[new[0][0]])
+    assert list(stopped) == [] and counting.read == [3]
+
+
 def test_a_tensor_comes_back_as_a_tensor_unless_rows_may_end_early(model):
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     out = generate(model, ids, 4, generator=seeded())
@@ -328,12 +351,19 @@ def test_streaming_gives_the_same_tokens_one_by_one(model):
     assert next(first) == slowly(model, [5, 6], 1)[-1]  # nobody waits for the rest
 
 
-def test_a_model_in_training_mode_generates_without_dropout_and_stays_in_it():
-    model = make(GPTConfig(60, 16, 24, 2, 3, dropout=0.5))
-    quiet = generate(model, [[1, 2]], 30, temperature=0)
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("kind", [GPT, Counting])  # with a Decoder, or a PlainDecoder
+def test_a_model_in_training_mode_generates_without_dropout_and_stays_in_it(
+    kind, use_cache
+):
+    config = GPTConfig(60, 16, 24, 2, 3, dropout=0.5)
+    model = kind(config)
+    model.load_state_dict(make(config).state_dict())
     model.train()
-    assert generate(model, [[1, 2]], 30, temperature=0) == quiet
+    rows = generate(model, [[1, 2], [3, 4]], 30, temperature=0, use_cache=use_cache)
     assert model.training and model.blocks[1].training
+    model.eval()
+    assert rows == [slowly(model, prompt, 30) for prompt in ([1, 2], [3, 4])]
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
 
 
@@ -395,6 +425,22 @@ def test_a_repetition_penalty_sees_the_whole_text_so_far(model):
     assert rows != generate(model, prompts, 40, temperature=0)
 
 
+def test_a_repetition_penalty_counts_no_padding():
+    """Whatever id stands in the unused part of a short row, it was not said."""
+    model = GPT(GPTConfig(8, 16, 8, 1, 2, tie_embeddings=False)).eval()
+    how = {"temperature": 0, "repetition_penalty": 1.5}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        model.norm.bias[0] = 1.0  # so the logits are a column of the output layer
+        for favorite in range(8):
+            model.head.weight[:, 0] = torch.linspace(3.0, 2.3, 8).roll(favorite)
+            said, other = ([(favorite + i) % 8] for i in (2, 3))
+            rows = generate(model, [said * 5, other], 2, **how)
+            second = (favorite + 1) % 8
+            assert rows == [said * 5 + [favorite, second], other + [favorite, second]]
+
+
 def test_rows_that_pad_the_vocabulary_are_never_drawn(model):
     free = generate(model, [[1]] * 20, 20, generator=seeded())
     assert max(max(row) for row in free) >= 30
@@ -430,14 +476,9 @@ def test_a_model_with_other_parts_speaks_with_its_own_forward(other):
 
 
 def test_a_model_with_other_parts_reads_each_token_once():
-    class Counting(GPT):
-        def forward(self, ids, *args, **kwargs):
-            read.append(ids.shape[1])
-            return super().forward(ids, *args, **kwargs)
-
-    read, model = [], Counting(SMALL, generator=seeded(1))
+    model = Counting(SMALL, generator=seeded(1))
     generate(model, [[3, 1, 4]], 6, temperature=0)
-    assert read == [3, 1, 1, 1, 1, 1] and model.training
+    assert model.read == [3, 1, 1, 1, 1, 1] and model.training
 
 
 def test_wrapped_models_speak_like_the_model_inside(model):
@@ -446,6 +487,7 @@ def test_wrapped_models_speak_like_the_model_inside(model):
     assert generate(compiled, [[3, 1, 4], [9]], 30, temperature=0) == rows
     wrapped = torch.nn.Module()
     wrapped.module = model  # as DistributedDataParallel holds it
+    assert generate(wrapped, [[3, 1, 4], [9]], 30, temperature=0) == rows
     assert list(stream(wrapped, [9], 30, temperature=0)) == rows[1][1:]
 
 

@@ -1,8 +1,12 @@
 """Folders in and out, against transformers' own models, tokenizer and pipeline."""
 
+import errno
 import json
+import os
 import re
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +18,11 @@ from solutions.bpe import GPT2_PATTERN, BPETokenizer, train_bpe
 from solutions.generation import generate
 from solutions.gpt import GPT, GPTConfig
 from solutions.pretrained import (
-    in_halves,
+    format_of,
     from_pretrained,
+    in_halves,
     load_gpt2,
+    places_of,
     read_config,
     save_pretrained,
 )
@@ -110,6 +116,20 @@ def test_the_sizes_arrive_in_our_fields(tmp_path):
         norm="rms", norm_eps=1e-4, mlp="swiglu", d_mlp=100, positions="rotary",
         rope_base=500.0, rope_scaling=(8.0, 1.0, 4.0, 16), qk_norm=True,
     )  # fmt: skip
+
+
+def test_tables_are_tied_by_default_in_gpt2_alone():
+    """As in transformers, where config.json does not say it."""
+    gpt2 = {"vocab_size": 90, "n_positions": 64, "n_embd": 48, "n_layer": 3,
+            "n_head": 4}  # fmt: skip
+    later = {"vocab_size": 90, "max_position_embeddings": 64, "hidden_size": 48,
+             "num_hidden_layers": 3, "num_attention_heads": 4,
+             "intermediate_size": 100}  # fmt: skip
+    for model_type, raw in {"gpt2": gpt2, "llama": later, "qwen3": later}.items():
+        theirs = transformers.AutoConfig.for_model(model_type, **raw)
+        ours = read_config({"model_type": model_type} | raw)
+        assert ours.tie_embeddings == theirs.tie_word_embeddings, model_type
+        assert ours.tie_embeddings == (model_type == "gpt2")
 
 
 GPT2_124M = {
@@ -545,6 +565,25 @@ def test_wrappers_leave_no_trace_in_the_folder(changes, tmp_path):
             save_pretrained(other, tmp_path / "other")
 
 
+@pytest.mark.parametrize("changes", [{}, LATER], ids=["gpt2", "llama"])
+def test_fields_that_say_what_none_means_fit_the_same_format(changes, tmp_path):
+    plain = ours(**changes)
+    spelled_out = ours(**changes, n_kv_heads=4, d_head=6, d_mlp=96)
+    assert format_of(spelled_out.config) == format_of(plain.config)
+    save_pretrained(spelled_out, tmp_path)
+    assert from_pretrained(tmp_path).config == plain.config
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_the_places_are_the_models_own_memory_and_can_be_written(kind):
+    later = LATER | {"qk_norm": kind == "qwen3", "n_kv_heads": 2}
+    model = ours(**{} if kind == "gpt2" else later)
+    for shape, view in places_of(model, kind).values():
+        assert view.numel() == torch.Size(shape).numel()
+        view += 100  # outside torch.no_grad(): no view asks for a gradient
+    assert all((p > 90).all() and p.requires_grad for p in model.parameters())
+
+
 UNFIT = {
     "norm": {"norm": "rms"},
     "mlp": {"mlp": "relu2"},
@@ -695,6 +734,26 @@ def test_a_save_that_fails_leaves_the_old_folder(full, tmp_path, monkeypatch):
     save_pretrained(new, tmp_path, tokenizer)  # over the old ones
     assert sorted(contents(tmp_path)) == ALL
     assert torch.equal(from_pretrained(tmp_path).head.weight, new.head.weight)
+
+
+def test_no_file_is_moved_from_another_file_system(tmp_path, monkeypatch):
+    """A rename works within one; the system's temporary folder may be on another."""
+    replace, rename = os.replace, os.rename
+
+    def within(move):
+        def moved(source, target, **how):
+            if not Path(source).is_relative_to(tmp_path / "here"):
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            return move(source, target, **how)
+
+        return moved
+
+    monkeypatch.setattr(os, "replace", within(replace))
+    monkeypatch.setattr(os, "rename", within(rename))
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there"))
+    save_pretrained(ours(), tmp_path / "here" / "model")
+    assert "config.json" in contents(tmp_path / "here" / "model")
 
 
 def test_a_folder_without_tokenizer_holds_only_the_model(tmp_path):
