@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import pytest
 from held import copy_index, held
+from PIL import Image, ImageChops, ImageStat
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((held() / "chapters").glob("[0-9][0-9]_*.ipynb"))
@@ -190,6 +193,30 @@ def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
     stream, bar, error = tidied.cells[1].outputs
     assert stream.text == "12\n" and bar.text == "100%\nend\r\n"
     assert error.traceback == ["Cell In[2], line 1", "E: e"]
+
+
+def test_tidy_keeps_a_figure_its_size_and_its_description(copy):
+    path = copy / "chapters" / "01_a.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    picture = Image.radial_gradient("L").resize((300, 200))
+    picture = Image.merge("RGB", [picture, picture.rotate(90), picture.rotate(45)])
+    stored = BytesIO()
+    picture.convert("RGBA").save(stored, "png", dpi=(200, 200))
+    png = b64encode(stored.getvalue()).decode("ascii")
+    size = {"image/png": {"width": 150, "height": 100}}
+    output = nbformat.v4.new_output("display_data", {"image/png": png}, metadata=size)
+    notebook.cells[1].metadata = {"alt": "A disk.", "collapsed": True}
+    notebook.cells[1].outputs = [output]
+    nbformat.write(notebook, path)
+    assert run_tool(copy, "tidy.py").returncode == 0
+    assert run_tool(copy, "tidy.py", "--check").returncode == 0
+    cell = nbformat.read(path, as_version=4).cells[1]
+    assert cell.metadata == {"alt": "A disk."} and cell.outputs[0].metadata == size
+    small = Image.open(BytesIO(b64decode(cell.outputs[0].data["image/png"])))
+    assert small.mode == "P" and small.size == picture.size
+    assert round(small.info["dpi"][0]) == 200
+    difference = ImageChops.difference(small.convert("RGB"), picture)
+    assert max(ImageStat.Stat(difference).mean) < 8
 
 
 def test_blank_empties_the_functions_and_keeps_what_they_promise(copy):

@@ -4,9 +4,9 @@ Outputs, tags, cell ids and the texts that describe figures ("alt" in a cell's m
 stay, and execution counts become 1..n. Time stamps, kernel names and editor state go,
 and tracebacks lose the frames in files, with their paths. Adjacent pieces of one output
 stream are joined, and only the last state of a progress bar stays. A figure keeps the
-256 colors that fit it best, which makes its file a third as large. With --check nothing is written, and the exit status is 1 if a chapter is not
-tidy. The list of sections at the end of a
-chapter's first cell is made from its headings.
+256 colors that fit it best, which makes it a third as large. With --check nothing is
+written, and the exit status is 1 if a chapter is not tidy. The list of sections at the
+end of a chapter's first cell is made from its headings.
 """
 
 import argparse
