@@ -58,7 +58,8 @@ def with_few_colors(png: str) -> str:
     if picture.mode == "P":  # has a palette already
         return png
     dots, file = picture.info.get("dpi"), BytesIO()
-    small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE  # rare colors, too
+    small = picture.convert("RGB").quantize(256, method, dither=dither)
     small.save(file, "png", optimize=True, dpi=dots)
     return b64encode(file.getvalue()).decode("ascii")
 
