@@ -95,6 +95,9 @@ def save_checkpoint(
     it gets its name, and the one before it, if whole, is kept as PREVIOUS_FILE, so that
     a whole checkpoint is there whenever a run is killed. OSError if it cannot be
     written.
+
+    The file names a weight "model." and its name in the model. All the rest, a dict of
+    "step", "config", "optimizer" and "extra", is JSON text: "values" in the metadata.
     """
     tensors = {f"model.{name}": t for name, t in _named_tensors(model).items()}
     values = {"step": step, "config": model_sizes(model), "extra": extra}
@@ -182,7 +185,10 @@ def differences(there: dict, here: dict) -> str:
 
 
 def restore(saved: dict, model: nn.Module, optimizer=None, *, path: str = "") -> int:
-    """load_checkpoint for what read_checkpoint has read already."""
+    """load_checkpoint for what read_checkpoint has read already, `saved`.
+
+    path: where that was, for the messages.
+    """
     own, what = _named_tensors(model), f"path={str(path)!r} is of another model"
     there, here = ({(n, *t.shape) for n, t in w.items()} for w in (saved["model"], own))
     if there != here:
@@ -228,8 +234,8 @@ class History:
     skipped: list[int] = field(default_factory=list)  # steps without a finite gradient
 
     def add(self, losses: list[float], norms: list[float]) -> None:
-        """Append steps. ValueError if the last ten, or all so far, had no finite
-        gradient: such a run will not recover."""
+        """Append steps. ValueError, which names the first of them and its loss, if the
+        last ten, or all so far, had no finite gradient: such a run will not recover."""
         start = len(self.train_loss)
         self.train_loss += losses
         self.grad_norm += norms
@@ -257,8 +263,10 @@ class TrainState:
     pending: list[tuple] = field(default_factory=list)  # (loss, norm) not yet read
 
     def extra(self) -> dict:
-        """What goes into a checkpoint besides weights and optimizer. All processes call
-        it, since each draws its own dropout and has a random state to keep."""
+        """What goes into a checkpoint besides weights and optimizer: the config as
+        "run", the "history", both as dicts, the state of "batches", and "dropout", a
+        list of what _dropout_state gives in each process. All processes call it, since
+        each draws its own dropout and has a random state to keep."""
         states = [_dropout_state(self.model)] * rank_and_world()[1]
         if len(states) > 1:
             dist.all_gather_object(states, states[0])
@@ -324,7 +332,8 @@ class CheckpointFolder:
             save_checkpoint(path, state.model, state.optimizer, state.step, **extra)
 
     def load(self, state: TrainState) -> int:
-        """Restore `state` from the checkpoint there, if any; returns the steps done."""
+        """Restore `state` from the checkpoint there, if any; returns the steps done.
+        Process 0 reads it and sends it, or the error, to the others."""
         found = [self._read()]
         if rank_and_world()[1] > 1:
             dist.broadcast_object_list(found)
@@ -352,7 +361,11 @@ _MAY_CHANGE |= {"checkpoint_every", "log_every", "keep_best"}
 
 
 def check_same_run(saved: dict, state: TrainState, path: str | Path) -> None:
-    """ValueError unless `saved` is an earlier part of this run, or of a longer one."""
+    """ValueError unless `saved` is an earlier part of this run, or of a longer one.
+
+    saved: from read_checkpoint, and written by `train`. Settings must be equal, except
+    those in _MAY_CHANGE, and so must the model's config, with its dropout.
+    """
     where, run = f"checkpoint={str(path)!r}", saved["extra"].get("run")
     if run is None:
         raise ValueError(f"{where} holds no run of `train`; use another folder")

@@ -29,7 +29,10 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class OneDNNLinear(nn.Linear):
-    """nn.Linear whose fp32 products on a CPU are oneDNN's; elsewhere, nn.Linear."""
+    """nn.Linear whose fp32 products on a CPU are oneDNN's; elsewhere, nn.Linear.
+
+    A single vector (K,) goes to nn.Linear too, since `_Product` needs rows (..., M, K).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         fp32 = x.dtype == self.weight.dtype == torch.float32 and x.ndim > 1

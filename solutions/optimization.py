@@ -73,7 +73,10 @@ class AdamW(torch.optim.Optimizer):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay, vectors (biases, norms) do not: two groups for an optimizer."""
+    """Matrices decay, vectors (biases, norms) do not: two groups for an optimizer.
+
+    A frozen weight (requires_grad is False) is in neither.
+    """
     _require(weight_decay >= 0, f"weight_decay={weight_decay} must be at least 0")
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = {"params": [p for p in params if p.ndim >= 2]}
@@ -127,8 +130,9 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """About the nearest matrices whose singular values are all 1: (n, rows, cols) each.
 
-    Newton-Schulz iteration with the constants of Jordan et al. (2024), in fp32: the
-    singular values end between 0.7 and 1.2, which is near enough.
+    Newton-Schulz iteration with the constants of Jordan et al. (2024), in the dtype of
+    `matrices`. In fp32 the singular values end between 0.7 and 1.2, which is near
+    enough. A matrix of zeros stays as it is.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -179,7 +183,12 @@ def muon_groups(
     model: nn.Module, weight_decay: float, *, lr_scale: float = 4.0
 ) -> list[dict]:
     """Groups for Muon: the matrices of `model.blocks` at lr_scale times the rate, with
-    queries, keys and values apart; AdamW without decay for everything else."""
+    queries, keys and values apart; AdamW without decay for everything else.
+
+    There are three, in this order: the matrices that hold queries, keys and values
+    ("parts" is 3), the other matrices of the blocks ("parts" is 1), and the rest, which
+    has no "parts". A frozen weight is in none of them.
+    """
     _require(weight_decay >= 0, f"weight_decay={weight_decay} must be at least 0")
     joint, single, rest = [], [], []
     for name, p in model.named_parameters():

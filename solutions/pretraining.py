@@ -198,7 +198,8 @@ def training_step(
 
     Returns the mean loss of the share and the length of the whole gradient as scalar
     tensors: nothing in here waits for the device. `model` may be wrapped by
-    DistributedDataParallel or sharded by FSDP, which average the gradients.
+    DistributedDataParallel or sharded by FSDP, which average the gradients. It is
+    switched to training mode, and its gradients are cleared after the step.
     """
     device, n, total = next(model.parameters()).device, config.accumulation_steps, 0.0
     x, y = (part.to(device, non_blocking=True) for part in batch)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from solutions.decoding import LARGE, Decoder, KVCache, can_decode, product
+from solutions.decoding import (
+    LARGE,
+    Decoder,
+    KVCache,
+    PlainDecoder,
+    can_decode,
+    product,
+)
 from solutions.gpt import GPT, GPTConfig
 
 LLAMA = {"norm": "rms", "mlp": "swiglu", "positions": "rotary", "bias": False}
@@ -122,6 +129,46 @@ def test_a_full_cache_says_so():
     decoder.read(texts_of(4))
     with pytest.raises(ValueError, match="max_length=4"):
         decoder.step(torch.tensor([1]))
+
+
+@pytest.mark.parametrize("sizes", [(0, 8), (1, 0), (1, 33), (0, 33)])
+def test_a_cache_of_no_size_is_refused(sizes):
+    rows, positions = sizes
+    with pytest.raises(ValueError, match=f"batch_size={rows} .* max_length={positions}"):
+        KVCache(make().config, rows, positions)
+
+
+@pytest.mark.parametrize("kind", [Decoder, PlainDecoder])
+def test_only_the_last_position_goes_through_the_output_layer(kind):
+    model, seen = make(), []
+    decoder = kind(model, 2, 32)  # which refuses a model that has hooks already
+    model.head.register_forward_hook(lambda _, x, y: seen.append(x[0].shape[:-1]))
+    tokens = decoder.read(texts_of(6, 6)).argmax(-1)
+    if kind is PlainDecoder:
+        decoder.step(tokens)
+    assert seen and all(shape == (2, 1) for shape in seen)
+
+
+def test_a_small_step_runs_in_one_thread_and_then_there_are_as_many_as_before():
+    decoder, seen, before = Decoder(make(), 1, 32), [], torch.get_num_threads()
+    tokens, forward = decoder.read(texts_of(6)).argmax(-1), decoder.forward
+    for one_thread in (True, False):
+        assert decoder.one_thread  # of a model this small
+        decoder.one_thread = one_thread
+
+        def spied(*args):
+            seen.append(torch.get_num_threads())
+            return forward(*args)
+
+        decoder.forward = spied
+        try:
+            torch.set_num_threads(3)
+            decoder.step(tokens)
+            assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(before)
+        decoder.one_thread = True
+    assert seen == [1, 3]
 
 
 def test_a_cache_is_used_again_after_a_restart():

@@ -461,6 +461,29 @@ print(next(s))
     assert done.stderr == "" and done.stdout.strip().isdigit()
 
 
+@pytest.mark.parametrize("lengths", [(4, 4), (2, 5)], ids=["equal", "ragged"])
+def test_a_prompt_is_read_once_and_then_the_decoder_steps(lengths, monkeypatch):
+    model, reads, forward = make(), [], GPT.forward
+
+    def counted(*args, **kwargs):
+        reads.append(1)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(GPT, "forward", counted)
+    generate(model, [[7] * n for n in lengths], 8)
+    assert len(reads) == 1
+    generate(model, [[7] * n for n in lengths], 8, use_cache=False)
+    assert len(reads) == 1 + 8
+
+
+def test_a_broken_model_is_not_followed_greedily():
+    model = make()
+    with torch.no_grad():
+        model.norm.weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        generate(model, [[1, 2]], 3, temperature=0)
+
+
 def test_streaming_leaves_the_callers_gradients_on(model):
     for _ in stream(model, [1, 2], 3):
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
@@ -526,8 +549,6 @@ BAD = [
     (lambda m: stream(m, torch.ones(2, 2).long(), 3), "ids holds 2 prompts"),
     (lambda m: stream(m, [1], 3, temperature=-1), "temperature=-1"),
     (lambda m: stream(m, [1], -3), "max_new_tokens=-3"),
-    (lambda m: KVCache(SMALL, 0, 8), "batch_size=0"),
-    (lambda m: KVCache(SMALL, 1, 17), "max_length=17"),
     (lambda m: m(torch.ones(2, 3).long(), KVCache(SMALL, 1, 8)), "no room for 2 rows"),
     (lambda m: m(torch.ones(1, 9).long(), KVCache(SMALL, 1, 8)), "rows of 9 tokens"),
 ]

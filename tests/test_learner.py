@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import package
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -157,6 +159,22 @@ def test_of_a_written_module_nothing_is_given_by_the_course(blank, tmp_path):
         written = functions(folder / path.name)
         for name, node in functions(path).items():
             assert ast.unparse(written[name]) == ast.unparse(node)
+
+
+def test_a_chapter_runs_on_it(blank, tmp_path, monkeypatch):
+    """The opening of chapter 4, and then whose functions it has."""
+    folder = tmp_path / "mine"
+    shutil.copytree(blank, folder)
+    write(folder, "embeddings", lambda name: name.startswith("TokenEmbedding"))
+    chapter = nbformat.read(ROOT / "chapters/04_attention.ipynb", as_version=4)
+    code = [cell for cell in chapter.cells if cell.cell_type == "code"]
+    ask = "import solutions.embeddings as e\nprint(e.__file__)\n"
+    ask += "print(e.rotate(torch.ones(1, 2), torch.zeros(1)).tolist())  # still blank"
+    chapter.cells = [code[0], nbformat.v4.new_code_cell(ask)]
+    monkeypatch.setenv("COURSE_PACKAGE", str(folder))
+    client = NotebookClient(chapter, resources={"metadata": {"path": ROOT / "chapters"}})
+    file, turned = client.execute().cells[1].outputs[0].text.splitlines()
+    assert Path(file) == folder / "embeddings.py" and turned == "[[1.0, 1.0]]"
 
 
 def test_the_failures_of_one_test_are_told_once():

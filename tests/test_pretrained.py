@@ -427,6 +427,16 @@ def test_a_sliding_window_that_is_not_in_use_is_no_reason_to_refuse(sources, tmp
     assert "sliding_window=4096" in message
 
 
+def test_what_is_computed_anyway_may_be_said(sources, tmp_path):
+    for file in sources["Llama"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    edit_config(
+        tmp_path, hidden_act="silu", attention_bias=False, mlp_bias=False,
+        partial_rotary_factor=1.0, rope_interleaved=False, quantization_config=None,
+    )  # fmt: skip
+    from_pretrained(tmp_path)
+
+
 def test_load_gpt2_reads_nothing_else(sources, tmp_path):
     load_gpt2(sources["GPT2"])
     with pytest.raises(ValueError, match="path=.*model_type='llama'.*'gpt2'"):

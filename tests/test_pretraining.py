@@ -4,9 +4,11 @@ import copy
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -65,6 +67,16 @@ def tiny(seed: int = 0, *, dropout: float = 0.0, d_model: int = 16) -> GPT:
     return GPT(config, generator=torch.Generator().manual_seed(seed))
 
 
+def assert_each_weight_is_in_a_group(groups, model: nn.Module) -> None:
+    """A tied one once, a frozen one in none."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = Counter(names[id(p)] for group in groups for p in group["params"])
+    expected = Counter(n for n, p in model.named_parameters() if p.requires_grad)
+    wrong, missing = list(found - expected), list(expected - found)
+    assert not wrong, f"frozen, or twice in the groups: {wrong}"
+    assert not missing, f"in no group: {missing}"
+
+
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -103,6 +115,9 @@ def test_what_does_not_count_has_no_loss_and_no_gradient():
     losses.sum().backward()
     assert (logits.grad.abs().sum(-1) == 0).tolist() == (targets == -100).tolist()
     assert cross_entropy(logits, targets * 0 - 100).isnan()
+    impossible = torch.tensor([[-math.inf, 0.0]])
+    found = token_losses(impossible, torch.tensor([-100])).item()
+    assert found == 0, f"-100 costs {found}, where some token is impossible (-inf)"
 
 
 def test_an_untrained_gpt_has_a_loss_of_ln_v():
@@ -198,18 +213,45 @@ def test_muon_cuts_queries_keys_and_values_apart():
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     model = tiny()
-    joint, single, rest = muon_groups(model, 0.3)
+    groups = joint, single, rest = muon_groups(model, 0.3)
     assert {tuple(p.shape) for p in joint["params"]} == {(48, 16)}
     assert len(joint["params"]) == 2 and len(single["params"]) == 6
     assert (joint["parts"], single["parts"], rest.get("parts")) == (3, 1, None)
-    ids = [id(p) for g in (joint, single, rest) for p in g["params"]]
-    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.3, 0.0]
+    assert [g.get("lr_scale", 1.0) for g in groups] == [4.0, 4.0, 1.0]
+    scales = [g.get("lr_scale", 1.0) for g in muon_groups(model, 0.3, lr_scale=2.0)]
+    assert scales == [2.0, 2.0, 1.0]
+    assert_each_weight_is_in_a_group(groups, model)
+    frozen = tiny()
+    frozen.blocks[1].attention.qkv.weight.requires_grad_(False)
+    frozen.norm.weight.requires_grad_(False)
+    assert_each_weight_is_in_a_group(muon_groups(frozen, 0.3), frozen)
     plan = replace(PLAN, steps=60, max_lr=1e-2, batch_size=1)
     history = train(
         model, TOKENS[:9], TOKENS[:9], plan, progress=False,
         optimizer=Muon(muon_groups(model, 0.0)),
     )  # fmt: skip
     assert history.val_loss[-1] < 0.1
+
+
+def test_muon_takes_a_gradient_of_zeros_for_what_it_is():
+    # The blocks' matrices have one at first, where the output layer starts at 0.
+    w = nn.Parameter(torch.ones(4, 2))
+    w.grad = torch.zeros(4, 2)
+    Muon([{"params": [w], "parts": 1}], lr=0.1, weight_decay=0.5).step()
+    assert w.isfinite().all(), "zeros became nan: 0 was divided by their length, 0"
+    torch.testing.assert_close(w.detach(), torch.full((4, 2), 0.95))
+
+
+def test_muon_iterates_in_the_type_that_it_is_given():
+    moved = []
+    for dtype in (torch.float32, torch.bfloat16):
+        w = nn.Parameter(torch.zeros(4, 8))
+        w.grad = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+        Muon([{"params": [w], "parts": 1}], lr=1.0, dtype=dtype).step()
+        moved.append(w.detach())
+    torch.testing.assert_close(*moved, rtol=0, atol=0.02)
+    assert not torch.equal(*moved), "dtype=torch.bfloat16 changes nothing"
 
 
 def test_adamws_first_step_has_the_size_of_the_learning_rate():
@@ -223,8 +265,10 @@ def test_adamws_first_step_has_the_size_of_the_learning_rate():
 def test_a_parameter_without_a_gradient_stays():
     still, moved = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     moved.grad = torch.ones(2)
-    AdamW([still, moved]).step()
+    alone = nn.Parameter(torch.ones(2))  # and so does a whole group
+    AdamW([{"params": [still, moved]}, {"params": [alone]}]).step()
     assert torch.equal(still.data, torch.ones(2)) and (moved < 1).all()
+    assert torch.equal(alone.data, torch.ones(2))
 
 
 def test_matrices_decay_and_vectors_do_not():
@@ -233,11 +277,9 @@ def test_matrices_decay_and_vectors_do_not():
     assert (decay["weight_decay"], rest["weight_decay"]) == (0.3, 0.0)
     assert {p.ndim for p in decay["params"]} == {2}
     assert {p.ndim for p in rest["params"]} == {1}
-    ids = [id(p) for g in (decay, rest) for p in g["params"]]
-    assert sorted(ids) == sorted(id(p) for p in model.parameters())  # tied weight once
+    assert_each_weight_is_in_a_group((decay, rest), model)
     model.norm.weight.requires_grad_(False)
-    frozen = [p for g in parameter_groups(model, 0.3) for p in g["params"]]
-    assert not any(p is model.norm.weight for p in frozen)
+    assert_each_weight_is_in_a_group(parameter_groups(model, 0.3), model)
 
 
 def test_the_schedule_rises_in_a_line_and_falls_along_a_cosine():
@@ -289,14 +331,26 @@ def test_nothing_in_a_step_reads_a_value_back(monkeypatch):
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), fused=True)
     batch = get_batch(TOKENS, 4, 8)
 
-    def waits(*_, **__):
-        raise AssertionError("a value was read back")
+    def waiting(name):
+        def wait(*_, **__):
+            raise AssertionError(f"a tensor's value was read back, by its {name}()")
+
+        return wait
 
     for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy", "cpu"):
-        monkeypatch.setattr(torch.Tensor, name, waits)
+        monkeypatch.setattr(torch.Tensor, name, waiting(name))
     loss, norm = training_step(model, optimizer, batch, 0, plan)
     monkeypatch.undo()
     assert loss.item() > 0 and norm.item() > 0
+
+
+def test_a_step_switches_dropout_on_and_clears_the_gradients():
+    model = tiny(dropout=0.5).eval()
+    optimizer = AdamW(parameter_groups(model, 0.1))
+    training_step(model, optimizer, get_batch(TOKENS, 4, 8), 0, PLAN)
+    assert model.training, "the step was taken in evaluation mode, without dropout"
+    left = [p.grad for p in model.parameters() if p.grad is not None]
+    assert not any(g.any() for g in left), "the gradients of this step are still there"
 
 
 # --- the linear layer ---------------------------------------------------------------
@@ -582,6 +636,25 @@ def test_a_run_that_is_told_to_stop_saves_and_can_go_on(tmp_path):
     assert history == expected and torch.equal(weights(again), weights(expected_model))
 
 
+class Diary:
+    """Keeps no checkpoint, but notes when one was due."""
+
+    def __init__(self) -> None:
+        self.saved = []
+
+    def load(self, state) -> int:
+        return state.step
+
+    def save(self, state) -> None:
+        self.saved.append(state.step)
+
+
+def test_checkpoints_may_be_kept_in_a_way_of_ones_own():
+    diary, plan = Diary(), replace(PLAN, steps=9)
+    train(tiny(), TOKENS, VAL, plan, checkpoint=diary, progress=False)
+    assert diary.saved == [4, 8, 9]
+
+
 def test_a_run_can_be_made_longer_but_not_shorter(tmp_path):
     short = replace(PLAN, steps=8)
     first = train(tiny(), TOKENS, VAL, short, checkpoint=tmp_path, progress=False)
@@ -680,7 +753,7 @@ def test_a_disk_that_is_full_is_an_os_error_and_loses_nothing(tmp_path, monkeypa
     model = tiny()
     save_checkpoint(tmp_path, model, AdamW(model.parameters()), 1)
 
-    def full(*_):
+    def full(*_, **__):
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr("solutions.checkpoint.save_file", full)
@@ -746,7 +819,7 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     model, optimizer = tiny(), AdamW(tiny().parameters())
     save_checkpoint(tmp_path, model, optimizer, 1)
 
-    def half(tensors, path, metadata):
+    def half(tensors, path, *_, **__):
         Path(path).write_bytes(b"half of a file")
         raise PowerCut
 
@@ -778,40 +851,111 @@ def test_a_checkpoint_of_another_model_changes_nothing(tmp_path):
     save_checkpoint(tmp_path, model, AdamW(model.parameters()), 3)
     other = tiny()
     before = weights(other)
-    with pytest.raises(ValueError, match="another model.*16.*32"):
+    with pytest.raises(ValueError, match=r"another model.*(16.*32|32.*16)"):
         load_checkpoint(tmp_path, other)
     assert torch.equal(weights(other), before)
+
+
+@pytest.mark.parametrize("there, here", [(True, False), (False, True)])
+def test_a_weight_too_many_or_too_few_is_another_model(there, here, tmp_path):
+    saved, other = nn.Linear(3, 2, bias=there), nn.Linear(3, 2, bias=here)
+    save_checkpoint(tmp_path, saved, AdamW(saved.parameters()), 1)
+    before = weights(other).clone()
+    with pytest.raises(ValueError, match="another model.*bias"):
+        load_checkpoint(tmp_path, other)
+    assert torch.equal(weights(other), before)
+
+
+def test_an_optimizer_with_other_groups_changes_nothing(tmp_path):
+    model, other = tiny(), tiny(seed=1)
+    save_checkpoint(tmp_path, model, AdamW(parameter_groups(model, 0.1)), 1)
+    before = weights(other).clone()
+    with pytest.raises(ValueError, match="group"):
+        load_checkpoint(tmp_path, other, AdamW(other.parameters()))
+    assert torch.equal(weights(other), before), "refused, but the weights were changed"
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    named, fsync = [], os.fsync
+
+    def watched(handle):
+        named.append((tmp_path / "checkpoint.safetensors").exists())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    save_checkpoint(tmp_path, tiny(), AdamW(tiny().parameters()), 1)
+    assert named, "nothing was forced onto the disk"
+    assert not named[0], "the file had its name before it was forced onto the disk"
+
+
+def test_a_run_goes_on_only_with_the_same_dropout(tmp_path):
+    plan = replace(PLAN, steps=4)
+    train(tiny(dropout=0.2), TOKENS, VAL, plan, checkpoint=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="dropout 0.2 there, 0.5 here"):
+        train(tiny(dropout=0.5), TOKENS, VAL, PLAN, checkpoint=tmp_path, progress=False)
+
+
+def test_a_checkpoint_that_train_did_not_write_is_no_run_to_go_on_with(tmp_path):
+    model = tiny()
+    save_checkpoint(tmp_path, model, AdamW(parameter_groups(model, 0.1)), 3)
+    with pytest.raises(ValueError, match="checkpoint=.*no run"):
+        train(tiny(), TOKENS, VAL, PLAN, checkpoint=tmp_path, progress=False)
 
 
 # --- several processes --------------------------------------------------------------
 
 WORKER = """
 import sys
+from pathlib import Path
 import numpy as np, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from tests.test_pretraining import PLAN, TOKENS, VAL, replace, tiny, train, weights
-folder, meeting, rank = sys.argv[2], sys.argv[3], int(sys.argv[4])
+from solutions.checkpoint import CheckpointFolder, TrainState, plain_model
+from solutions.pretraining import average_gradients
+from tests.test_pretraining import PLAN, TOKENS, VAL, AdamW, cross_entropy, get_batch
+from tests.test_pretraining import parameter_groups, replace, tiny, train, weights
+folder, meeting, rank = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+
+x, y = get_batch(TOKENS, 8, 8, generator=torch.Generator().manual_seed(1))
+model = tiny()
+model.norm.weight.requires_grad_(False)
+wrapped = torch.nn.parallel.DistributedDataParallel(model)
+assert plain_model(wrapped) is model, "plain_model: DistributedDataParallel stays on"
+cross_entropy(model(x[rank::2]), y[rank::2]).backward()
+average_gradients(model)
+gradients = [p.grad for p in model.parameters() if p.grad is not None]
+torch.save(gradients, folder / f"gradients-{rank}.pt")
+
+rows = []
 for n in (1, 2):
-    model, plan = tiny(), replace(PLAN, steps=8, accumulation_steps=n, eval_every=4)
-    where = f"{folder}/{n}"
-    history = train(model, TOKENS, VAL, plan, checkpoint=where, progress=False)
-    result = (history.train_loss, history.grad_norm, weights(model))
-    torch.save(result, f"{where}/{rank}.pt")
+    plan = replace(PLAN, steps=8, accumulation_steps=n, eval_every=4, log_every=1)
+    # Each has its own disk, and the run is on that of process 0.
+    run = (TOKENS, VAL, plan)
+    options = {"checkpoint": folder / f"{n}-{rank}", "progress": False}
+    asked = []
+    train(tiny(), *run, **options, stop=lambda: asked.append(1) or len(asked) > 5)
+    model = tiny(seed=9)
+    optimizer = AdamW(parameter_groups(model, 0.1))
+    state = TrainState(model, optimizer, plan, torch.Generator())
+    step = CheckpointFolder(options["checkpoint"]).load(state)
+    assert step == 5, f"process {rank} goes on after step {step}, process 0 after 5"
+    history = train(model, *run, **options, report=rows.append)
+    result = (history.train_loss, history.grad_norm, history.val_loss, weights(model))
+    torch.save(result, folder / f"result-{n}-{rank}.pt")
+assert bool(rows) == (rank == 0), f"process {rank}: report was called {len(rows)} times"
+assert (folder / f"2-{rank}").exists() == (rank == 0), f"process {rank} wrote a file"
 dist.destroy_process_group()
 """
 
 
-def test_two_processes_train_as_one(tmp_path):
+def run_twice(script: str, *arguments: str) -> None:
+    """Run it in two processes; each is told the two addresses and its number."""
     loopback = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     environment = os.environ | ({"GLOO_SOCKET_IFNAME": loopback} if loopback else {})
-    for n in ("1", "2"):
-        (tmp_path / n).mkdir()
-    places = [str(ROOT), tmp_path.as_posix(), (tmp_path / "meeting").as_uri()]
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, *places, str(rank)],
+            [sys.executable, "-c", script, *arguments, str(rank)],
             env=environment, stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)
@@ -821,16 +965,35 @@ def test_two_processes_train_as_one(tmp_path):
     finally:
         for process in started:
             process.kill()
-    assert [p.returncode for p in started] == [0, 0], "\n".join(errors)
+    said = "\n".join(errors)
+    reasons = re.findall(r"^(?:\[rank\d\]: )?(\w*Error: .*)", said, re.M)
+    failed = any(process.returncode for process in started)
+    reasons.sort(key=lambda line: not line.startswith("AssertionError"))
+    assert not failed, "\n".join([*reasons, said])
+
+
+def test_two_processes_train_as_one(tmp_path):
+    meeting = (tmp_path / "meeting").as_uri()
+    run_twice(WORKER, str(ROOT), tmp_path.as_posix(), meeting)
+    x, y = get_batch(TOKENS, 8, 8, generator=torch.Generator().manual_seed(1))
+    whole = tiny()
+    whole.norm.weight.requires_grad_(False)
+    cross_entropy(whole(x), y).backward()
+    expected = [p.grad for p in whole.parameters() if p.grad is not None]
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"gradients-{rank}.pt")
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     alone = tiny()
-    history = train(alone, TOKENS, VAL, replace(PLAN, steps=8), progress=False)
-    for n in ("1", "2"):  # whole shares, and shares in two accumulated pieces
-        one, other = (torch.load(tmp_path / n / f"{rank}.pt") for rank in (0, 1))
-        assert one[:2] == other[:2] and torch.equal(one[2], other[2])
-        assert one[0] == pytest.approx(history.train_loss, rel=1e-4)
-        assert one[1] == pytest.approx(history.grad_norm, rel=1e-3)
-        torch.testing.assert_close(one[2], weights(alone), rtol=1e-3, atol=1e-5)
-        assert read_checkpoint(tmp_path / n)["step"] == 8
+    plan = replace(PLAN, steps=8, eval_every=4)
+    history = train(alone, TOKENS, VAL, plan, progress=False)
+    for n in (1, 2):  # whole shares, and shares in two accumulated pieces
+        one, other = (torch.load(tmp_path / f"result-{n}-{rank}.pt") for rank in (0, 1))
+        assert one[:3] == other[:3] and torch.equal(one[3], other[3])
+        assert one[0] == pytest.approx(history.train_loss, rel=1e-4), "train_loss"
+        assert one[1] == pytest.approx(history.grad_norm, rel=1e-3), "grad_norm"
+        assert one[2] == pytest.approx(history.val_loss, rel=1e-4), "val_loss"
+        torch.testing.assert_close(one[3], weights(alone), rtol=1e-3, atol=1e-5)
+        assert read_checkpoint(tmp_path / f"{n}-0")["step"] == 8
 
 
 # --- bad input ----------------------------------------------------------------------
@@ -864,7 +1027,10 @@ BAD = [
     (lambda: AdamW(NO_GRADIENT, eps=-1e-8), "eps=-1e-08"),
     (lambda: AdamW(NO_GRADIENT, betas=(0.9, 1.0)), r"betas=\(0.9, 1.0\)"),
     (lambda: AdamW(NO_GRADIENT, weight_decay=-0.1), "weight_decay=-0.1"),
+    (lambda: AdamW(NO_GRADIENT, betas=(-0.1, 0.9)), r"betas=\(-0.1, 0.9\)"),
+    (lambda: AdamW(NO_GRADIENT, weight_decay=math.inf), "weight_decay=inf"),
     (lambda: parameter_groups(tiny(), -0.1), "weight_decay=-0.1"),
+    (lambda: muon_groups(tiny(), -0.2), "weight_decay=-0.2"),
     (lambda: schedule(-1), "step=-1"),
     (lambda: schedule(warmup_steps=10), "warmup_steps=10.*0..9"),
     (lambda: schedule(warmup_steps=-1), "warmup_steps=-1"),
@@ -888,6 +1054,7 @@ BAD = [
     (lambda: TrainConfig(max_norm=-1.0), "max_norm=-1.0"),
     (lambda: TrainConfig(max_norm=math.nan), "max_norm=nan"),
     (lambda: TrainConfig(weight_decay=-0.1), "weight_decay=-0.1"),
+    (lambda: TrainConfig(weight_decay=math.inf), "weight_decay=inf"),
     (lambda: TrainConfig(betas=(0.9, 1.0)), r"betas=\(0.9, 1.0\)"),
     (lambda: TrainConfig(log_every=0), "log_every=0"),
     (lambda: TrainConfig(seed=-1), "seed=-1"),
