@@ -1,11 +1,31 @@
-"""Two helpers for the chapters: checks that answer at once, and classes that grow.
+"""Helpers for the chapters: checks that answer at once, and classes that grow.
 
 `with exercise("4.2"): assert ...` stands below an exercise, and `@method_of(GPT)` above
-a function that a later cell adds to a class.
+a function that a later cell adds to a class. `set_up_page()` stands in the first cell.
 """
 
 import traceback
 from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from IPython import get_ipython
+from IPython.display import display
+
+COLORS = [  # told apart by color-blind readers, too (Okabe and Ito 2008)
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#F0E442",
+]  # fmt: skip
+PRINT_STYLE = """\
+<style>
+@media print {
+  pre {
+    font-size: 10.5px !important; white-space: pre-wrap !important;
+    overflow-wrap: anywhere;
+  }
+  h1, h2, h3, h4 { break-after: avoid; }
+  img { max-width: 100%; height: auto; }
+}
+</style>"""
 
 
 class exercise:
@@ -58,3 +78,15 @@ def method_of(cls: type) -> Callable:
         return member
 
     return add
+
+
+def set_up_page() -> None:
+    """Sharp figures of 6 x 3.5 inches, and code that wraps where a chapter is printed."""
+    plt.rcParams["figure.figsize"] = (6, 3.5)
+    plt.rcParams["axes.prop_cycle"] = cycler(color=COLORS)  # "C0", "C1", ...
+    if get_ipython() is None:  # plain Python has no page
+        return
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("retina")  # 200 dots per inch, shown at the same size
+    display({"text/html": PRINT_STYLE, "text/plain": ""}, raw=True)

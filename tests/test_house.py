@@ -4,14 +4,18 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import pytest
 from held import copy_index, held
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((held() / "chapters").glob("[0-9][0-9]_*.ipynb"))
@@ -214,6 +218,33 @@ def test_tidy_keeps_outputs_tags_and_ids_and_drops_the_rest(copy):
     stream, bar, error = tidied.cells[1].outputs
     assert stream.text == "12\n" and bar.text == "100%\nend\r\n"
     assert error.traceback == ["Cell In[2], line 1", "E: e"]
+
+
+def test_tidy_keeps_a_figures_size_description_and_rare_colors():
+    noise = [Image.effect_noise((300, 200), 9) for _ in range(3)]
+    picture = Image.merge("RGB", noise)  # thousands of grays, and one line of blues
+    for i in range(256):
+        picture.putpixel((i, 9), (0, 0, i))
+    stored = BytesIO()
+    picture.convert("RGBA").save(stored, "png", dpi=(200, 200))
+    png = b64encode(stored.getvalue()).decode("ascii")
+    size = {"image/png": {"width": 150, "height": 100}}
+    output = nbformat.v4.new_output("display_data", {"image/png": png}, metadata=size)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("plot()")])
+    cell = notebook.cells[0]
+    cell.metadata = {"alt": "Blues.", "collapsed": True}
+    cell.outputs = [output]
+    tidy = runpy.run_path(str(ROOT / "tools" / "tidy.py"))["tidy"]
+    tidy(notebook)
+    assert cell.metadata == {"alt": "Blues."} and cell.outputs[0].metadata == size
+    png = cell.outputs[0].data["image/png"]
+    small = Image.open(BytesIO(b64decode(png)))
+    assert small.mode == "P" and small.size == picture.size
+    assert round(small.info["dpi"][0]) == 200
+    difference = ImageChops.difference(small.convert("RGB"), picture)
+    assert max(high for _, high in difference.getextrema()) <= 16
+    tidy(notebook)
+    assert cell.outputs[0].data["image/png"] == png
 
 
 def test_blank_empties_the_functions_and_keeps_what_they_promise(copy):
