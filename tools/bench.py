@@ -260,6 +260,8 @@ def datasketch_deduplication(texts: list[str]) -> None:
 
 def bench_dedup(args: argparse.Namespace) -> None:
     """Compare deduplicate with datasketch's MinHash LSH; show how its time grows."""
+    import datasketch  # noqa: F401  before minutes of work, if it is not installed
+
     from solutions.text_data import deduplicate
 
     draw = random.Random(0)
@@ -291,6 +293,10 @@ def main() -> int:
     args = options()
     try:
         BENCHES[args.what](args)
+    except ModuleNotFoundError as error:
+        remedy = "python -m pip install -r tests/requirements.txt"
+        print(f"bench: {error}; {remedy}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
