@@ -561,7 +561,8 @@ def test_the_top_level_holds_what_the_design_names():
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     rooms = {"chapters", "solutions", "data", "tests", "tools", ".ci", ".github"}
     files = {"README.md", "requirements.txt", "pyproject.toml", ".gitignore", "LICENSE"}
-    assert top <= rooms | files | {".gitattributes"}
+    about = {"CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"}
+    assert top <= rooms | files | about | {".gitattributes", ".devcontainer"}
 
 
 def test_notebooks_are_small_enough_to_review():
