@@ -32,11 +32,25 @@ def test_the_version_of_python(version, state):
 
 
 def test_packages_that_are_missing_or_of_another_version():
-    state, found, remedy = doctor.packages("no-such-package==1.0\nnumpy==0.1\n-e .\n")
-    assert state == "MEND" and "no-such-package" in found and "pip install" in remedy
-    state, found, _ = doctor.packages("numpy==0.1\n")
+    wanted = doctor.pinned("-r x.txt\nno-such-package==1.0\nnumpy==0.1\n-e .\n")
+    assert wanted == {"no-such-package": "1.0", "numpy": "0.1"}
+    state, found, remedy = doctor.packages(wanted)
+    assert state == "MEND" and "no-such-package" in found
+    assert "numpy" not in found and remedy.endswith(" requirements.txt")
+    state, found, _ = doctor.packages({"numpy": "0.1"})
     assert state == "note" and "numpy" in found and "tested with 0.1" in found
-    assert len(doctor.pinned((ROOT / "requirements.txt").read_text("utf-8"))) > 10
+    assert len(doctor.listed("requirements.txt")) > 10
+
+
+def test_packages_for_the_tests_may_be_missing_while_one_only_reads():
+    state, found, remedy = doctor.for_tests({"no-such-package": "1.0"})
+    assert state == "note" and "no-such-package" in found
+    assert "-r tests/requirements.txt" in remedy
+    state, found, _ = doctor.for_tests({"pytest": "0.1"})
+    assert state == "note" and "tested with 0.1" in found
+    tests = doctor.listed("tests/requirements.txt").keys()
+    assert {"pytest", "nbval", "hypothesis"} <= tests
+    assert not tests & doctor.listed("requirements.txt").keys()
 
 
 def test_a_folder_that_cannot_be_written_to(monkeypatch):

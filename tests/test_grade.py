@@ -102,3 +102,20 @@ def test_what_is_no_folder_is_named():
     command = [sys.executable, "tools/grade.py", "no-such-folder"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "no-such-folder: no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("command, missing", [
+    ("grade.py handed_in", "pytest"), ("bench.py dedup", "datasketch"),
+])  # fmt: skip
+def test_a_reader_without_the_tests_packages_is_told_what_to_install(command, missing):
+    name, *args = command.split()
+    script = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; "
+        f"sys.argv = [{name!r}, *{args}]; sys.path.insert(0, 'tools'); "
+        f"runpy.run_path('tools/{name}', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode and len(done.stderr.splitlines()) == 1, done.stderr
+    assert missing in done.stderr and "-r tests/requirements.txt" in done.stderr

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from base64 import b64decode, b64encode
 from io import BytesIO
 from pathlib import Path
@@ -618,21 +619,51 @@ def test_a_chapter_cannot_reach_the_network():
 
 def test_readme_and_ci_run_the_same_commands():
     readme = (ROOT / "README.md").read_text("utf-8")
-    install = "python -m pip install -r requirements.txt && "
-    assert f"{install}jupyter lab chapters/01_text_data.ipynb\n" in readme
-    assert f"{install}pytest\n" in readme
-    assert f"{install}pytest\n" in (ROOT / ".ci" / "run").read_text("utf-8")
+    install = "python -m pip install -r"
+    read = f"{install} requirements.txt && jupyter lab chapters/01_text_data.ipynb"
+    test = f"{install} tests/requirements.txt && pytest"
+    assert f"\n{read}\n" in readme and f"\n{test}\n" in readme
+    assert (ROOT / ".ci" / "run").read_text("utf-8").endswith(f"\n{test}\n")
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
-    assert f"{install}pytest" in workflow
+    assert f"- run: {test}\n" in workflow
     for word in ("ubuntu", "macos", "windows", "3.11", "3.12", "3.13"):
         assert word in workflow
 
 
 def test_requirements_are_pinned():
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    names = [line for line in lines if line and not line.startswith(("#", "-e"))]
+    course, tests = (
+        [line for line in path.read_text("utf-8").splitlines() if line[:1] != "#"]
+        for path in (ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt")
+    )
+    assert course.pop() == "-e ." and tests.pop(0) == "-r ../requirements.txt"
+    names = [*course, *tests]
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in names), names
-    assert lines[-1] == "-e ."
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra in project["optional-dependencies"].values():
+        assert {*extra} <= {*tests}
+
+
+def imported(source: str) -> set[str]:
+    """The packages that Python code imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module)
+    return {name.split(".")[0] for name in found}
+
+
+def test_requirements_hold_all_that_chapters_and_modules_import():
+    """So a learner installs no more than requirements.txt."""
+    sources = [cell.source for path in CHAPTERS for cell in code_cells(path)]
+    sources += [path.read_text("utf-8") for path in MODULES]
+    names = set().union(*map(imported, sources))
+    ours = {"solutions", "exercise", "faults"}
+    pinned = (ROOT / "requirements.txt").read_text("utf-8")
+    installed = {*re.findall(r"^(\w+)==", pinned, re.M)}
+    assert {"torch", "transformers"} < names  # they were found
+    assert names - ours - sys.stdlib_module_names <= installed
 
 
 def test_the_top_level_holds_what_the_design_names():
@@ -644,7 +675,8 @@ def test_the_top_level_holds_what_the_design_names():
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     rooms = {"chapters", "solutions", "data", "tests", "tools", ".ci", ".github"}
     files = {"README.md", "requirements.txt", "pyproject.toml", ".gitignore", "LICENSE"}
-    assert top <= rooms | files | {".gitattributes"}
+    about = {"CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"}
+    assert top <= rooms | files | about | {".gitattributes", ".devcontainer"}
 
 
 def test_notebooks_are_small_enough_to_review():

@@ -23,7 +23,8 @@ STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)
 QUOTES = re.compile('^[a-zA-Z]*("""|"|\')|("""|"|\')$')
 FOLDERS = ("chapters", "solutions", "tests", "tools")
 READMES = (
-    "README.md", "data/README.md", "data/tale-gpt/README.md", "solutions/README.md"
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md",
+    "data/tale-gpt/README.md", "solutions/README.md", "tools/README.md",
 )  # fmt: skip
 
 # American English writes these with s, too; so it does whatever ends in -wise.

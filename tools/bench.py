@@ -19,6 +19,7 @@ Exit status: 0 done, 2 an error, explained in one line.
 """
 
 import argparse
+import importlib.util
 import json
 import random
 import statistics
@@ -260,6 +261,9 @@ def datasketch_deduplication(texts: list[str]) -> None:
 
 def bench_dedup(args: argparse.Namespace) -> None:
     """Compare deduplicate with datasketch's MinHash LSH; show how its time grows."""
+    if importlib.util.find_spec("datasketch") is None:  # before minutes of work
+        remedy = "python -m pip install -r tests/requirements.txt"
+        raise ValueError(f"the package datasketch is not installed: {remedy}")
     from solutions.text_data import deduplicate
 
     draw = random.Random(0)

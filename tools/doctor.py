@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTALL = "python -m pip install -r requirements.txt"
+INSTALL_TESTS = "python -m pip install -r tests/requirements.txt"
 Finding = tuple[str, str, str]  # ok | note | MEND, what was found, the remedy or ""
 
 
@@ -41,10 +42,14 @@ def pinned(requirements: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==([\w.]+)", requirements, re.M))
 
 
-def packages(requirements: str | None = None) -> Finding:
-    text = requirements or (ROOT / "requirements.txt").read_text("utf-8")
+def listed(file: str) -> dict[str, str]:
+    return pinned((ROOT / file).read_text("utf-8"))
+
+
+def differences(wanted: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What of `wanted` is not installed, and what is there in another version."""
     missing, other = [], []
-    for name, version in pinned(text).items():
+    for name, version in wanted.items():
         try:
             found = importlib.metadata.version(name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
@@ -52,11 +57,29 @@ def packages(requirements: str | None = None) -> Finding:
             continue
         if found != version:
             other.append(f"{name} {found} (tested with {version})")
+    return missing, other
+
+
+def packages(wanted: dict[str, str] | None = None) -> Finding:
+    wanted = wanted or listed("requirements.txt")
+    missing, other = differences(wanted)
     if missing:
         return "MEND", f"not installed: {', '.join(missing)}", INSTALL
     if other:
         return "note", "; ".join(other), f"{INSTALL} if something fails"
-    return "ok", f"all {len(pinned(text))} are installed", ""
+    return "ok", f"all {len(wanted)} are installed", ""
+
+
+def for_tests(wanted: dict[str, str] | None = None) -> Finding:
+    """What only the tests need, your own package's tests included."""
+    wanted = wanted or listed("tests/requirements.txt")
+    missing, other = differences(wanted)
+    if missing:
+        remedy = f"{INSTALL_TESTS} before you run tests or check code of your own"
+        return "note", f"not installed: {', '.join(missing)}", remedy
+    if other:
+        return "note", "; ".join(other), f"{INSTALL_TESTS} if something fails"
+    return "ok", f"all {len(wanted)} packages are installed", ""
 
 
 def course() -> Finding:
@@ -139,8 +162,8 @@ def accelerator() -> Finding:
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "Python": python, "environment": environment, "packages": packages,
-    "course": course, "kernel": kernel, "writing": writing, "disk": disk,
-    "threads": threads, "GPU": accelerator,
+    "tests": for_tests, "course": course, "kernel": kernel, "writing": writing,
+    "disk": disk, "threads": threads, "GPU": accelerator,
 }  # fmt: skip
 
 

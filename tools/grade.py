@@ -24,7 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from package import TESTS  # noqa: E402
+try:
+    from package import TESTS  # noqa: E402
+except ModuleNotFoundError as error:
+    sys.exit(f"grade: {error}; python -m pip install -r tests/requirements.txt")
 
 COUNTS = ("written", "functions", "right", "wrong", "to do")
 COLUMNS = ("student", "module", *COUNTS, "note")

@@ -9,7 +9,8 @@ from the tales and the files given. For each string, encode_ordinary and encode 
 special tokens allowed) give tiktoken's ids, the ids decode to the string, and
 encode_iterable gives them for the string in random chunks. tests/test_bpe.py does the
 same with fewer strings. Exit status: 1 at the first difference, 2 if GPT-2's merges
-cannot be loaded (set TIKTOKEN_CACHE_DIR, or connect to a network).
+cannot be loaded (set TIKTOKEN_CACHE_DIR, or connect to a network). hypothesis is in
+tests/requirements.txt.
 """
 
 import argparse
