@@ -152,7 +152,7 @@ class Chapter:
         for i, cell in enumerate(self.cells):
             source = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
-                self.add_prose(source)
+                self.add_prose(source if i else opening(source))
             elif cell["cell_type"] == "code":
                 self.add_code(source, cell["outputs"], i)
         if self.exercise:
@@ -204,8 +204,9 @@ class Chapter:
             if self.exercise:
                 self.fail(f"exercise {self.exercise} has no answer")
             self.exercise, self.exercise_title = exercise.groups()
-            begin = typst_block(f'#exercise("{self.exercise}")[')
-            return f"{begin}{line} {{#ex-{self.exercise}}}"
+            answers = typst_block(f'#forth("{self.exercise}")')
+            label = f"{{#ex-{self.exercise}}}"
+            return typst_block("#exercise[") + f"{line} {label}" + answers
         if re.fullmatch("##+", level):
             return f"{line} {{#{slug(self.number, title)}}}"
         if level == "#":
@@ -253,6 +254,15 @@ class Chapter:
         width = about.get("width") or struct.unpack(">I", png[16:20])[0]
         alt = about.get("alt") or "A figure that the code above draws"
         return f"#shot({quoted(name)}, {width}, {quoted(alt)})"
+
+
+def opening(source: str) -> str:
+    """The first cell, with its question and its list of sections as the book has them."""
+    question = r"^\*\*([^*]+\?)\*\*$"
+    source = re.sub(
+        question, lambda m: typst_block(f"#question({quoted(m[1])})"), source, flags=re.M
+    )
+    return source.partition("**In this chapter:**")[0] + typst_block("#sections()")
 
 
 def wrapped(line: str) -> list[str]:
@@ -304,7 +314,7 @@ def book_of(chapters: list[Chapter]) -> str:
                 text = f"## {chapter.title} {{#{kind}s-{chapter.number}}}\n\n{text}"
             bodies[kind].append(pandoc(text, chapter.path.name))
     return "\n\n".join([
-        '#import "book.typ": *', "#show: book", "#cover()", "#contents()",
+        '#import "book.typ": *', "#show: book", "#cover()", "#contents()", "#about()",
         *bodies["main"], "#show: appendices",
         "= Hints <hints>", *bodies["hint"], "= Answers <answers>", *bodies["answer"],
         module_pages(chapters), "#index()",
