@@ -56,8 +56,9 @@ def fail(message: str) -> None:
 
 def quoted(text: str) -> str:
     """`text` as a string of Typst, without the colors of a terminal."""
-    text = json.dumps(re.sub(r"\x1b\[[\d;]*m", "", text), ensure_ascii=False)
-    return re.sub(r"\\u(\w{4})", r"\\u{\1}", text.replace("\\b", "\\u0008"))
+    text = re.sub(r"\x1b\[[\d;]*m", "", text).replace("\\", "\\\\").replace('"', '\\"')
+    codes = re.sub(r"[\x00-\x1f]", lambda match: f"\\u{{{ord(match[0]):x}}}", text)
+    return f'"{codes}"'
 
 
 def typst_block(source: str) -> str:
