@@ -247,6 +247,7 @@ TABLE = {"output_type": "display_data", "data": {"text/html": "<b>x</b>"}, "meta
 
 @pytest.mark.parametrize("cell, reason", [
     (markdown(r"So $\mystery{x}$ holds."), "mystery"),
+    (markdown("So $a b $5 is."), "a formula that does not convert"),
     (markdown("See [there](#No-such-section)."), "no-such-section"),
     (markdown("As chapter 5 says."), "<c5>"),
     (markdown("A <b>bold</b> word."), "HTML does not convert"),

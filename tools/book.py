@@ -30,7 +30,7 @@ MARKDOWN = (
     "commonmark_x-yaml_metadata_block-subscript-superscript-raw_html"
     "-implicit_figures+autolink_bare_uris"
 )
-LINE = 90  # columns of code that fit the page
+LINE = 88  # columns of code that fit the page
 DATE = 1_767_225_600  # 2026-01-01, in seconds, unless SOURCE_DATE_EPOCH is set
 LONGEST = 60  # lines of one output
 MARKER = re.compile(r"# solutions/(\w+)\.py\n")
@@ -98,6 +98,11 @@ def terms_of(texts: list[str]) -> dict[str, str]:
     return terms
 
 
+def formula(tex: str) -> str:
+    """On one line, so that none begins with a list's sign, and 1{,}000 without a gap."""
+    return tex.replace("\n", " ").replace("{,}", r"\text{,}")
+
+
 def linked(text: str, number: int, terms: dict[str, str], seen: set[str]) -> str:
     """Markdown of chapter `number` with marks for the index and links in the book."""
 
@@ -119,7 +124,9 @@ def linked(text: str, number: int, terms: dict[str, str], seen: set[str]) -> str
             label = f"ex-{match['number']}" if exact else f"c{match['number']}"
             here = label == f"c{number}" or exact != (match["kind"].lower() == "exercise")
             return match[0] if here else f"[{match[0]}](#{label})"
-        return match[0] if match["skip"] else match[0] + mark(match[0], main=False)
+        if match["skip"]:
+            return formula(match[0]) if match[0].startswith("$") else match[0]
+        return match[0] + mark(match[0], main=False)
 
     def link(words: str, target: str) -> str:
         chapter, _, section = target.partition("#")
@@ -288,7 +295,12 @@ def pandoc(markdown: str, what: str) -> str:
     result = subprocess.run(command, input=markdown, capture_output=True, encoding="utf-8")
     if result.returncode:
         fail(f"{what} does not convert: {result.stderr.strip()}")
-    return result.stdout
+    made = result.stdout.replace("#h(0em)", "med")  # what becomes of \\;
+    made = re.sub(r"(cases\(.*? )&( .*? )&( )", r"\1& quad\2& quad\3", made)
+    prose = re.sub(r"^#(code|output|shot|ix)\(.*", "", made, flags=re.M)
+    if lost := re.search(r".*(\\\$|\\\\[a-z]{2}).*", prose):
+        fail(f"{what} has a formula that does not convert: {lost[0]}")
+    return made
 
 
 def module_pages(chapters: list[Chapter]) -> str:
