@@ -158,7 +158,7 @@ class Chapter:
         self.title = ""
         self.exercise = ""  # the number of the one that is open
         for i, cell in enumerate(self.cells):
-            source = "".join(cell["source"])
+            source = "".join(cell["source"]).rstrip()
             if cell["cell_type"] == "markdown":
                 self.add_prose(source if i else opening(source))
             elif cell["cell_type"] == "code":
