@@ -30,7 +30,13 @@ MARGIN, HANGING = 75, 6  # points; a hyphen or a space at a line's end may hang 
 
 
 def build(course: Path, out: Path, *flags: str, **environment: str):
-    command = [sys.executable, *flags, str(course / "tools" / "book.py"), "--out", str(out)]
+    command = [
+        sys.executable,
+        *flags,
+        str(course / "tools" / "book.py"),
+        "--out",
+        str(out),
+    ]
     environment = os.environ | {"PYTHONUTF8": "1"} | environment
     return subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", env=environment
@@ -118,7 +124,9 @@ def test_the_outline_has_every_chapter_section_and_exercise(outline):
     assert found[: len(wanted)] == wanted
     assert [title for level, title in found[len(wanted) :] if level == 0] == APPENDICES
     modules = {p.stem for p in (held() / "solutions").glob("[a-z]*.py")}
-    assert modules == {title.split()[1] for _, title in found if re.match(r"C\.\d", title)}
+    assert modules == {
+        title.split()[1] for _, title in found if re.match(r"C\.\d", title)
+    }
 
 
 def test_every_figure_is_in_it(images):
@@ -170,16 +178,22 @@ def test_every_line_of_code_is_in_it(outline, pages):
 
 def test_exercises_hints_and_answers_name_each_others_pages(pages):
     text = "\n".join(f"<{n}>{page}" for n, page in enumerate(pages, 1))
-    exercises = re.findall(r"^### Exercise ([\d.]+)", "\n".join(map(prose, notebooks())), re.M)
+    exercises = re.findall(
+        r"^### Exercise ([\d.]+)", "\n".join(map(prose, notebooks())), re.M
+    )
     assert len(exercises) >= 40
     for number in exercises:
         title = rf"Exercise {re.escape(number)}: "
-        found = re.search(title + r"[^<]*?Hints on page\s(\d+), answer on page\s(\d+)", text)
+        found = re.search(
+            title + r"[^<]*?Hints on page\s(\d+), answer on page\s(\d+)", text
+        )
         at = [n for n, page in enumerate(pages, 1) if re.search(title, page)]
         hint, answer = map(int, found.groups())
         assert {hint, answer} < set(at), number
         for page in (hint, answer):
-            back = re.search(title + r"[^<]*?The exercise is on page\s(\d+)", pages[page - 1])
+            back = re.search(
+                title + r"[^<]*?The exercise is on page\s(\d+)", pages[page - 1]
+            )
             assert int(back[1]) == at[0] < hint < answer, number
 
 
@@ -189,9 +203,18 @@ def test_the_index_leads_to_the_terms(outline, pages):
     entries = re.findall(r"^([\w' .-]+?)\s+(\d+(?:, \d+)*)\s*$", index, re.M)
     terms = {name: [*map(int, numbers.split(", "))] for name, numbers in entries}
     assert len(terms) > 200
-    for name in ("perplexity", "causal", "beam search", "byte-pair encoding", "train_bpe"):
+    for name in (
+        "perplexity",
+        "causal",
+        "beam search",
+        "byte-pair encoding",
+        "train_bpe",
+    ):
         for page in terms[name]:
-            assert letters(name).lower() in letters(pages[page - 1]).lower(), (name, page)
+            assert letters(name).lower() in letters(pages[page - 1]).lower(), (
+                name,
+                page,
+            )
 
 
 # ---- small courses
@@ -215,8 +238,13 @@ def course(folder: Path, *cells: dict) -> Path:
         (folder / name).mkdir(parents=True)
     for name in ("book.py", "book.typ"):
         shutil.copy(held() / "tools" / name, folder / "tools" / name)
-    cells = [markdown("# Chapter 1: One\n\n**Why?**\n\n**In this chapter:** [A](#A)"), *cells]
-    (folder / "chapters" / "01_one.ipynb").write_text(json.dumps({"cells": cells}), "utf-8")
+    cells = [
+        markdown("# Chapter 1: One\n\n**Why?**\n\n**In this chapter:** [A](#A)"),
+        *cells,
+    ]
+    (folder / "chapters" / "01_one.ipynb").write_text(
+        json.dumps({"cells": cells}), "utf-8"
+    )
     return folder
 
 
@@ -225,7 +253,8 @@ GOOD = [
     code("print(1)", printed("1 \x1b[31mred\x1b[39m\n")),
     markdown(
         "### Exercise 1.1: add\n\nAdd.\n\n<details><summary>Hint</summary>\n\nUse `+`.\n"
-        "</details>\n\n<details><summary>Answer</summary>\n\n```python\na + b\n```\n</details>"
+        "</details>\n\n<details><summary>Answer</summary>\n\n```python\na + b\n```\n"
+        "</details>"
     ),
 ]
 
@@ -242,7 +271,11 @@ def test_the_same_course_gives_the_same_bytes(tmp_path):
     assert made[0] == made[1] != made[2]
 
 
-TABLE = {"output_type": "display_data", "data": {"text/html": "<b>x</b>"}, "metadata": {}}
+TABLE = {
+    "output_type": "display_data",
+    "data": {"text/html": "<b>x</b>"},
+    "metadata": {},
+}
 
 
 @pytest.mark.parametrize("cell, reason", [
@@ -275,13 +308,18 @@ def test_a_figure_keeps_its_size_whatever_its_resolution_and_its_words(tmp_path)
 
 
 def test_long_output_is_wrapped_and_cut_with_a_word(tmp_path):
-    line = "word " * 50 + "x" * 200
-    pieces = book.wrapped(line)
-    assert max(map(len, pieces)) <= book.LINE
-    assert letters("".join(pieces)) == letters(line)
-    chapter = object.__new__(book.Chapter)
-    shown = chapter.output(printed("".join(f"{i}\n" for i in range(100))), "a")
-    assert r"59\u{a}[... 40 more lines in the notebook]" in shown and "60" not in shown
+    long = "word " * 50 + "x" * 200
+    many = "".join(f"line {i}\n" for i in range(100))
+    cells = [*GOOD, code("a()", printed(long)), code("b()", printed(many))]
+    done = build(course(tmp_path / "course", *cells), tmp_path / "book.pdf")
+    assert done.returncode == 0, done.stderr
+    document = pypdfium2.PdfDocument(tmp_path / "book.pdf")
+    pages = [page.get_textpage() for page in document]
+    text = "".join(page.get_text_range() for page in pages)
+    assert letters(long) in letters(text)
+    assert "line 59" in text and "line 60" not in text and "40 more lines" in text
+    right = [page.get_rect(i)[2] for page in pages for i in range(page.count_rects())]
+    assert max(right) < document[0].get_width() - MARGIN + HANGING
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path):

@@ -13,40 +13,27 @@ Install both with `pip install -e ".[book]"`.
 
 import argparse
 import base64
-import functools
 import importlib.util
 import json
 import os
 import re
-import struct
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ["pypandoc", "typst", "matplotlib_fontja"]
-MARKDOWN = (
-    "commonmark_x-yaml_metadata_block-subscript-superscript-raw_html"
-    "-implicit_figures+autolink_bare_uris"
-)
-LINE = 88  # columns of code that fit the page
+MARKDOWN = "commonmark_x-yaml_metadata_block-subscript-superscript-raw_html"
 DATE = 1_767_225_600  # 2026-01-01, in seconds, unless SOURCE_DATE_EPOCH is set
-LONGEST = 60  # lines of one output
 MARKER = re.compile(r"# solutions/(\w+)\.py\n")
-DEFINED = re.compile(
-    r"^(?:@method_of\((\w+)\)\n(?:@\w+\n)*)?(?:def|class) ([A-Za-z]\w*)", re.M
-)
-NO_TERM = {
-    "a", "beyond", "built", "choose", "cuts", "first token", "how", "inside", "it", "judge",
-    "learned first", "previous token", "same token", "sources", "the", "what", "which", "you",
-}  # set in bold for another reason, or the first word of what is  # fmt: skip
+NO_TERM = """a beyond built choose cuts first how inside it judge previous same source
+    the what which you"""  # words of what is set in bold for another reason
 PROSE = r"""
     (?P<skip>(?P<tick>`+).+?(?P=tick)(?!`)|\\\$|\$\$.+?\$\$|\$[^$]+\$
         |^\#.*?$|^\|.*?$|https?://\S+)
     |\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)
     |\*\*(?P<bold>[^*]+)\*\*
-    |\b(?P<kind>chapter|exercise)\s(?P<number>[1-9](?:\.\d+)?)\b
+    |\bexercise\s(?P<exercise>\d\.\d+)\b|\bchapter\s(?P<chapter>\d)\b
 """  # what a link, a term, or a reference may not stand in, and what is one
 
 
@@ -85,21 +72,29 @@ def terms_of(texts: list[str]) -> dict[str, str]:
     texts = [re.sub(r"^(```|~~~).*?^\1~*\n", "", t, flags=re.M | re.S) for t in texts]
     prose = re.sub(r"`[^`]+`|\s+", " ", "\n".join(texts))
     terms: dict[str, str] = {}
-    for bold in re.findall(r"\*\*([^*]+)\*\*", prose):
-        first, *others = bold.lower().split() or [""]
+    for bold in re.findall(r"\*\*([\w' -]{3,})\*\*", prose):
         key, lower = singular(bold.lower()), bold[0].lower() + bold[1:]
-        if not re.fullmatch(r"[\w' -]{3,}", bold) or len(others) > 2:
+        if len(key.split()) > 3 or {*key.split()} & {*NO_TERM.split()}:
             continue
-        if first in NO_TERM or key in NO_TERM:
-            continue
-        is_name = re.search(rf"[a-z,] (\*\*)?{bold}\b", prose)
-        is_name = is_name or bold[1:] != bold[1:].lower()
-        terms.setdefault(key, bold if is_name else lower)
+        name = re.search(r"[A-Z]", bold[1:]) or re.search(rf"[a-z,] \**{bold}\b", prose)
+        terms.setdefault(key, bold if name else lower)
     return terms
 
 
+def link(words: str, target: str, number: int) -> str:
+    """A link of chapter `number` as the book has it."""
+    chapter, _, section = target.partition("#")
+    other = re.fullmatch(r"0(\d)_\w+\.ipynb", chapter)
+    if target.startswith("http"):
+        return f"[{words}]({target})"
+    if chapter and not other:
+        return words  # a file of the course, which the book does not hold
+    to = int(other[1]) if other else number
+    return f"[{words}](#{slug(to, section) if section else f'c{to}'})"
+
+
 def formula(tex: str) -> str:
-    """On one line, so that none begins with a list's sign, and 1{,}000 without a gap."""
+    """On one line, so that none begins like a list, and 1{,}000 without a gap."""
     return tex.replace("\n", " ").replace("{,}", r"\text{,}")
 
 
@@ -116,30 +111,18 @@ def linked(text: str, number: int, terms: dict[str, str], seen: set[str]) -> str
 
     def replace(match: re.Match) -> str:
         if match["text"]:
-            return link(match["text"], match["target"])
-        if match["bold"]:
-            return match[0] + mark(match["bold"], main=True)
-        if match["number"]:
-            exact = "." in match["number"]
-            label = f"ex-{match['number']}" if exact else f"c{match['number']}"
-            here = label == f"c{number}" or exact != (match["kind"].lower() == "exercise")
-            return match[0] if here else f"[{match[0]}](#{label})"
+            return link(match["text"], match["target"], number)
+        if match["exercise"]:
+            return f"[{match[0]}](#ex-{match['exercise']})"
+        if match["chapter"] and int(match["chapter"]) != number:
+            return f"[{match[0]}](#c{match['chapter']})"
         if match["skip"]:
             return formula(match[0]) if match[0].startswith("$") else match[0]
-        return match[0] + mark(match[0], main=False)
+        return match[0] + mark(match["bold"] or match[0], main=bool(match["bold"]))
 
-    def link(words: str, target: str) -> str:
-        chapter, _, section = target.partition("#")
-        other = re.fullmatch(r"0(\d)_\w+\.ipynb", chapter)
-        if target.startswith("http"):
-            return f"[{words}]({target})"
-        if chapter and not other:
-            return words  # a file of the course, which the book does not hold
-        to = int(other[1]) if other else number
-        return f"[{words}](#{slug(to, section) if section else f'c{to}'})"
-
-    found = "|".join(r"\s".join(map(re.escape, t.split())) for t in sorted(terms, key=len)[::-1])
-    pattern = rf"{PROSE}|\b(?:{found})s?\b" if terms else PROSE
+    longest_first = sorted(map(re.escape, terms), key=len, reverse=True)
+    found = "|".join(longest_first).replace(r"\ ", r"\s") or "$^"
+    pattern = rf"{PROSE}|\b(?:{found})s?\b"
     return re.sub(pattern, replace, text, flags=re.M | re.S | re.X | re.I)
 
 
@@ -154,9 +137,8 @@ class Chapter:
         self.cells = json.loads(path.read_text("utf-8"))["cells"]
         self.parts: dict[str, list[str]] = {"main": [], "hint": [], "answer": []}
         self.figures: dict[str, bytes] = {}
-        self.modules: list[str] = []
-        self.title = ""
-        self.exercise = ""  # the number of the one that is open
+        self.modules: dict[str, None] = {}
+        self.title = self.exercise = self.exercise_title = ""  # of the open exercise
         for i, cell in enumerate(self.cells):
             source = "".join(cell["source"]).rstrip()
             if cell["cell_type"] == "markdown":
@@ -171,37 +153,44 @@ class Chapter:
 
     def add_prose(self, source: str) -> None:
         """Lines go to the text, or to the hint or answer that is open around them."""
-        fence, inside = "", []
-        for line in source.split("\n"):
-            here = self.parts[inside[-1] if inside else "main"]
-            opened = re.fullmatch(r"<details><summary>(\w+)( hint| \d)?</summary>", line)
-            if line.startswith(("```", "~~~")):
-                fence = "" if fence else line[:3]
-            if fence or line.startswith("```"):
-                here.append(line)
-            elif opened:
-                inside.append(self.begin(opened[1].lower().replace("another", "hint")))
-            elif line == "</details>" and inside:
-                if inside.pop() == "answer":
-                    self.parts["main"].append(typst_block("]"))
-                    self.exercise = ""
-            elif re.search(r"</?[a-z]+[ />]", re.sub("`[^`]*`", "", line)):
-                self.fail(f"HTML does not convert: {line}")
-            elif not re.match(r"\[(←|All chapters)", line):
-                here.append(self.heading(line))
-        if fence or inside:
-            self.fail(f"not closed: {(fence or inside[-1])!r} in {source[:60]!r}")
+        inside: list[str] = []
+        fences = re.split(r"^```(\w*\n.*?)\n```$", source, flags=re.M | re.S)
+        for i, piece in enumerate(fences):
+            if i % 2:
+                language, _, body = piece.partition("\n")
+                block = f"#code({quoted(body)}, lang: {quoted(language or 'text')})"
+                self.parts[inside[-1] if inside else "main"].append(typst_block(block))
+            else:
+                for line in piece.split("\n"):
+                    self.add_line(line, inside)
+        if inside:
+            self.fail(f"<details> of exercise {self.exercise} is not closed")
         self.parts["main"].append("\n")
+
+    def add_line(self, line: str, inside: list[str]) -> None:
+        opened = re.fullmatch(r"<details><summary>(\w+)( hint| \d)?</summary>", line)
+        if opened:
+            inside.append(self.begin(opened[1].lower().replace("another", "hint")))
+        elif line == "</details>" and inside:
+            if inside.pop() == "answer":
+                self.parts["main"].append(typst_block("]"))
+                self.exercise = ""
+        elif line.startswith("```"):
+            self.fail(f"not closed: {line}")
+        elif re.search(r"</?[a-z]+[ />]", re.sub("`[^`]*`", "", line)):
+            self.fail(f"HTML does not convert: {line}")
+        elif not re.match(r"\[(←|All chapters)", line):
+            self.parts[inside[-1] if inside else "main"].append(self.heading(line))
 
     def begin(self, kind: str) -> str:
         """Begin a hint or an answer of the open exercise in its appendix."""
         if kind not in self.parts or not self.exercise:
             self.fail(f"<details> with {kind!r} outside an exercise")
-        heading = f"{{#{kind}-{self.exercise}}}"
-        if heading not in "".join(self.parts[kind][-400:]):
-            title = f"\n\n### Exercise {self.exercise}: {self.exercise_title} {heading}\n"
+        label = f"{{#{kind}-{self.exercise}}}"
+        title = f"\n\n### Exercise {self.exercise}: {self.exercise_title} {label}\n"
+        if title not in self.parts[kind]:
             self.parts[kind] += [title, typst_block(f'#back("{self.exercise}")')]
-        elif kind == "hint":
+        else:
             self.parts[kind].append(typst_block("#next-hint"))
         return kind
 
@@ -212,75 +201,48 @@ class Chapter:
             if self.exercise:
                 self.fail(f"exercise {self.exercise} has no answer")
             self.exercise, self.exercise_title = exercise.groups()
-            answers = typst_block(f'#forth("{self.exercise}")')
-            label = f"{{#ex-{self.exercise}}}"
-            return typst_block("#exercise[") + f"{line} {label}" + answers
-        if re.fullmatch("##+", level):
-            return f"{line} {{#{slug(self.number, title)}}}"
+            begin = f"{typst_block('#exercise[')}{line} {{#ex-{self.exercise}}}"
+            return begin + typst_block(f'#forth("{self.exercise}")')
         if level == "#":
             self.title = re.sub(r"Chapter \d: ", "", title)
             return f"# {self.title} {{#c{self.number}}}"
-        return line
+        is_heading = re.fullmatch("##+", level)
+        return f"{line} {{#{slug(self.number, title)}}}" if is_heading else line
 
     def add_code(self, source: str, outputs: list[dict], cell: int) -> None:
-        marker = MARKER.match(source)
-        marks = ""
-        if marker:
-            if marker[1] not in self.modules:
-                self.modules.append(marker[1])
-            for owner, name in DEFINED.findall(source):
-                name = f"{owner}.{name}" if owner else name
-                marks += f"#ix({quoted(name)}, main: true, code: true)"
+        if marker := MARKER.match(source):
+            self.modules[marker[1]] = None  # in the order of the first cells
         shown = [self.output(o, f"{cell}-{i}") for i, o in enumerate(outputs)]
-        options = f"library: {str(bool(marker)).lower()}, keep: {str(any(shown)).lower()}"
-        blocks = f"{marks}#code({quoted(source)}, {options})\n" + "\n".join(shown)
-        self.parts["main"].append(typst_block(blocks))
+        code = f"#code({quoted(source)}, keep: {str(any(shown)).lower()})"
+        self.parts["main"].append(typst_block("\n".join([code, *shown])))
 
     def output(self, output: dict, name: str) -> str:
         data = output.get("data", {})
         if "image/png" in data:
             return self.figure(data, output.get("metadata", {}), name)
-        if output["output_type"] == "error":
-            text = "\n".join(output["traceback"])
-        elif "text" in output or "text/plain" in data:
-            text = "".join(output.get("text") or data["text/plain"])
-        else:
+        text = "".join(output.get("text") or data.get("text/plain", ""))
+        text = text or "\n".join(output.get("traceback", []))
+        if data and not text:
             self.fail(f"an output of {list(data)} does not convert")
         if re.match(r"Exercise [\d.]+: open", text):
             return ""  # what the check says in the notebook, before one has begun
-        lines = [part for line in text.rstrip().split("\n") for part in wrapped(line)]
-        if len(lines) > LONGEST:
-            left = len(lines) - LONGEST
-            lines = lines[:LONGEST] + [f"[... {left} more lines in the notebook]"]
-        return f"#output({quoted(chr(10).join(lines))})"
+        return f"#output({quoted(text.rstrip())})"
 
     def figure(self, data: dict, metadata: dict, name: str) -> str:
         png = base64.b64decode("".join(data["image/png"]))
         name = f"c{self.number}-{name}.png"
         self.figures[name] = png
         about = metadata.get("image/png", {})
-        width = about.get("width") or struct.unpack(">I", png[16:20])[0]
+        width = about.get("width") or int.from_bytes(png[16:20], "big")
         alt = about.get("alt") or "A figure that the code above draws"
         return f"#shot({quoted(name)}, {width}, {quoted(alt)})"
 
 
 def opening(source: str) -> str:
-    """The first cell, with its question and its list of sections as the book has them."""
-    question = r"^\*\*([^*]+\?)\*\*$"
-    source = re.sub(
-        question, lambda m: typst_block(f"#question({quoted(m[1])})"), source, flags=re.M
-    )
+    """The first cell, with the book's form of its question and its list of sections."""
+    question = typst_block(r'#question("\1")')
+    source = re.sub(r"^\*\*([^*]+\?)\*\*$", question, source, flags=re.M)
     return source.partition("**In this chapter:**")[0] + typst_block("#sections()")
-
-
-def wrapped(line: str) -> list[str]:
-    """A line of output in pieces that fit the page; later ones begin with an arrow."""
-    pieces, line = [], line.expandtabs(4)
-    while len(line) > LINE:
-        cut = line.rfind(" ", LINE // 2, LINE) + 1 or LINE
-        pieces.append(line[:cut].rstrip())
-        line = "↪ " + line[cut:]
-    return [*pieces, line]
 
 
 # ---- the whole
@@ -291,11 +253,11 @@ def pandoc(markdown: str, what: str) -> str:
     import pypandoc
 
     command = [pypandoc.get_pandoc_path(), "--fail-if-warnings", "--wrap=none"]
-    command += ["--from", MARKDOWN, "--to", "typst"]
-    result = subprocess.run(command, input=markdown, capture_output=True, encoding="utf-8")
-    if result.returncode:
-        fail(f"{what} does not convert: {result.stderr.strip()}")
-    made = result.stdout.replace("#h(0em)", "med")  # what becomes of \\;
+    command += [f"--from={MARKDOWN}+autolink_bare_uris", "--to=typst"]
+    done = subprocess.run(command, input=markdown, capture_output=True, encoding="utf8")
+    if done.returncode:
+        fail(f"{what} does not convert: {done.stderr.strip()}")
+    made = done.stdout.replace("#h(0em)", "med")  # what becomes of \\;
     made = re.sub(r"(cases\(.*? )&( .*? )&( )", r"\1& quad\2& quad\3", made)
     prose = re.sub(r"^#(code|output|shot|ix)\(.*", "", made, flags=re.M)
     if lost := re.search(r".*(\\\$|\\\\[a-z]{2}).*", prose):
@@ -303,50 +265,44 @@ def pandoc(markdown: str, what: str) -> str:
     return made
 
 
-def module_pages(chapters: list[Chapter]) -> str:
-    pages = ["= The modules <modules>"]
-    for chapter in chapters:
-        for name in chapter.modules:
-            source = (ROOT / "solutions" / f"{name}.py").read_text("utf-8").rstrip()
-            where = f"Written in @c{chapter.number}, as " + f"`solutions/{name}.py`."
-            pages.append(f"== {name} <module-{name}>\n{where}\n#listing({quoted(source)})")
-    return "\n\n".join(pages)
-
-
 def book_of(chapters: list[Chapter]) -> str:
     """The book as one text of Typst, which imports book.typ."""
-    prose = ["\n".join(c.parts["main"]) for c in chapters]
-    terms = terms_of(prose)
-    bodies = {"main": [], "hint": [], "answer": []}
+    terms = terms_of(["\n".join(chapter.parts["main"]) for chapter in chapters])
+    bodies: dict[str, list[str]] = {"main": [], "hint": [], "answer": []}
+    modules = []
     for chapter in chapters:
         seen: set[str] = set()
         for kind, parts in chapter.parts.items():
-            own = terms if kind == "main" else {}
-            text = linked("\n".join(parts), chapter.number, own, seen)
+            text = "\n".join(parts)
             if kind != "main":
                 text = f"## {chapter.title} {{#{kind}s-{chapter.number}}}\n\n{text}"
+            own = terms if kind == "main" else {}
+            text = linked(text, chapter.number, own, seen)
             bodies[kind].append(pandoc(text, chapter.path.name))
+        for name in chapter.modules:
+            source = (ROOT / "solutions" / f"{name}.py").read_text("utf-8").rstrip()
+            modules.append(f'#module("{name}", <c{chapter.number}>, {quoted(source)})')
     return "\n\n".join([
         '#import "book.typ": *', "#show: book", "#cover()", "#contents()", "#about()",
-        *bodies["main"], "#show: appendices",
-        "= Hints <hints>", *bodies["hint"], "= Answers <answers>", *bodies["answer"],
-        module_pages(chapters), "#index()",
+        *bodies["main"], "#show: appendices", "= Hints", *bodies["hint"],
+        "= Answers", *bodies["answer"], "= The modules", *modules, "#index()",
     ])  # fmt: skip
 
 
-def pdf(source: str, figures: dict[str, bytes], keep: Path | None = None) -> bytes:
+def pdf(source: str, figures: dict[str, bytes]) -> bytes:
     """The PDF of a text of Typst; a glyph or a label that is missing is an error."""
     import typst
 
-    fonts = importlib.util.find_spec("matplotlib_fontja").submodule_search_locations[0]
-    with tempfile.TemporaryDirectory() as folder:
-        template = (ROOT / "tools" / "book.typ").read_bytes()
+    package = importlib.util.find_spec("matplotlib_fontja").origin
+    template = (ROOT / "tools" / "book.typ").read_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         files = {"main.typ": source.encode(), "book.typ": template, **figures}
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
         try:
             made, warnings = typst.compile_with_warnings(
-                Path(folder) / "main.typ", font_paths=[Path(fonts) / "fonts"],
+                folder / "main.typ", font_paths=[Path(package).parent / "fonts"],
                 ignore_system_fonts=True, pdf_standards="a-2u",
                 timestamp=int(os.environ.get("SOURCE_DATE_EPOCH", DATE)),
             )  # fmt: skip
@@ -364,7 +320,8 @@ def main() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         fail(f'{", ".join(missing)} not installed; run: pip install -e ".[book]"')
-    chapters = [Chapter(p) for p in sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))]
+    paths = (ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")
+    chapters = [Chapter(path) for path in sorted(paths)]
     figures = {name: png for c in chapters for name, png in c.figures.items()}
     made = pdf(book_of(chapters), figures)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -375,4 +332,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
