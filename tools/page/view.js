@@ -43,10 +43,10 @@ const percent = p => {
 const counted = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 const hue = id => (id * 137.508) % 360; // the golden angle: neighbors differ
 
-/** A token as a reader can see it: part of a character as its bytes. */
+/** A token as a reader can see it: what is no whole, visible character as its bytes. */
 function shown(id) {
   const text = tokenizer.decode([id]);
-  if (text.includes("\ufffd")) {
+  if (/[\ufffd\p{Cc}]/u.test(text.replace(/[\n\t]/g, ""))) {
     const bytes = [...tokenizer.decode_bytes([id])];
     return bytes.map(byte => byte.toString(16).padStart(2, "0").toUpperCase()).join(" ");
   }
@@ -155,6 +155,7 @@ function show_bars({ before, probs, cut_by, token }) {
 
 /** The stick of the draw. Neighbors that are too thin to see share a piece. */
 function show_stick({ probs, token }) {
+  const width = element("stick").clientWidth;
   const pieces = [];
   let thin = 0;
   const add_thin = () => {
@@ -174,7 +175,8 @@ function show_stick({ probs, token }) {
     add_thin();
     const one = piece(p, id === token ? "hit" : "");
     one.style.setProperty("--hue", hue(id));
-    if (p > 0.03) one.textContent = shown(id);
+    one.classList.toggle("thin", p * width < 6);
+    if (p * width > 8 * shown(id).length + 8) one.textContent = shown(id);
     pieces.push(one);
   });
   add_thin();
@@ -183,8 +185,8 @@ function show_stick({ probs, token }) {
   element("stick").replaceChildren(...pieces);
   element("drawn").textContent = greedy
     ? `Temperature 0 draws nothing. The likeliest token, ${quoted(token)}, comes next.`
-    : `The next random number, ${tale.point.toFixed(4)}, falls on ${quoted(token)}, ` +
-      `whose stretch goes from ${from.toFixed(4)} to ${to.toFixed(4)}.`;
+    : `The random number ${tale.point.toFixed(4)} falls on ${quoted(token)}, whose ` +
+      `stretch goes from ${from.toFixed(4)} to ${to.toFixed(4)}.`;
 }
 
 // ------------------------------------------------------------- the text and its tokens
@@ -262,9 +264,14 @@ function show_choice() {
   show_vectors(id, at - reader.start);
 }
 
-/** A color of the style sheet as three numbers. */
-const color = name =>
-  getComputedStyle(document.documentElement).getPropertyValue(name).split(" ").map(Number);
+/** The colors of numbers above and below 0, from the style sheet: red, green, blue. */
+const colors = {};
+function read_colors() {
+  const style = getComputedStyle(document.documentElement);
+  for (const name of ["heat", "minus"]) {
+    colors[name] = style.getPropertyValue(`--${name}`).trim().split(" ").map(Number);
+  }
+}
 
 /** The vectors that enter the first layer, a field for each feature. */
 function show_vectors(id, position) {
@@ -274,30 +281,39 @@ function show_vectors(id, position) {
     rows.position = model.positions.subarray(position * D, (position + 1) * D);
     rows.sum = rows.token.map((value, i) => value + rows.position[i]);
   }
-  const [plus, minus] = [color("--heat"), color("--minus")];
   const drawings = Object.entries(rows).flatMap(([name, vector]) => {
     const canvas = make("canvas", { width: D, height: 1 });
     canvas.setAttribute("aria-hidden", "true");
     const highest = Math.max(...vector.map(Math.abs)) || 1;
-    paint(canvas, [...vector].map(value => [
-      value < 0 ? minus : plus, Math.abs(value) / highest,
-    ]));
+    paint(canvas, vector.map(value => value / highest));
     return [make("span", { textContent: name }), canvas];
   });
   element("vectors").replaceChildren(...drawings);
 }
 
-/** Fill a canvas with fields, given as [color, opacity] row by row. */
-function paint(canvas, fields) {
+/** Fill a canvas with a field for each number from -1 to 1, row by row. */
+function paint(canvas, numbers) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
-  fields.forEach(([rgb, opacity], i) => image.data.set([...rgb, 255 * opacity], 4 * i));
+  numbers.forEach((number, i) => {
+    const [red, green, blue] = number < 0 ? colors.minus : colors.heat;
+    image.data[4 * i] = red;
+    image.data[4 * i + 1] = green;
+    image.data[4 * i + 2] = blue;
+    image.data[4 * i + 3] = 255 * Math.abs(number);
+  });
   context.putImageData(image, 0, 0);
 }
 
 // ------------------------------------------------------------------------ attention
 
 const shade = weight => Math.sqrt(weight); // so that a few percent can be seen
+
+/** A token as a part of running text. */
+function in_text(id) {
+  if (is_special(id)) return "⟨start⟩";
+  return /[·↵⇥]/.test(shown(id)) ? tokenizer.decode([id]) : shown(id);
+}
 
 let heads = []; // of the layer shown: a row of weights for each token
 
@@ -308,14 +324,11 @@ function compute_attention() {
 
 function show_maps() {
   const T = reader.cache.length;
-  const heat = color("--heat");
-  const figures = element("heads").children;
   heads.forEach((rows, h) => {
-    const canvas = figures[h].querySelector("canvas");
-    canvas.width = canvas.height = Math.max(T, 1);
-    const fields = rows.flatMap(row => Array.from(
-      { length: T }, (_, s) => [heat, s < row.length ? shade(row[s]) : 0],
-    ));
+    const canvas = element("heads").children[h].querySelector("canvas");
+    canvas.width = canvas.height = T;
+    const fields = new Float32Array(T * T); // 0 where a token cannot look
+    rows.forEach((row, t) => fields.set(row.map(shade), t * T));
     paint(canvas, fields);
   });
   show_rows();
@@ -327,7 +340,7 @@ function show_rows() {
   const T = reader.cache.length;
   if (at < 0 || at >= T) return;
   const ids = tale.ids.slice(reader.start);
-  const heat = color("--heat").join(" ");
+  const heat = colors.heat.join(" ");
   element("looking").textContent = `How ${quoted(ids[at])} looks at the text:`;
   heads.forEach((rows, h) => {
     const figure = element("heads").children[h];
@@ -336,7 +349,7 @@ function show_rows() {
     mark.style.height = `${100 / T}%`;
     const row = rows[at];
     const spans = [...row].map((weight, s) => make("span", {
-      textContent: is_special(ids[s]) ? "⟨start⟩" : tokenizer.decode([ids[s]]),
+      textContent: in_text(ids[s]),
       title: percent(weight),
       className: s === at ? "query" : "",
       style: `background: rgb(${heat} / ${shade(weight)})`,
@@ -372,8 +385,13 @@ function make_heads() {
     const number = make("span", { textContent: i + 1 });
     element("layers").append(make("label", {}, [input, number]));
   }
+}
+
+/** What the colors of the heat maps mean. */
+function show_legend() {
+  read_colors();
   const stops = [0, 0.02, 0.1, 0.3, 0.6, 1].map(
-    weight => `rgb(${color("--heat").join(" ")} / ${shade(weight)}) ${100 * weight}%`,
+    weight => `rgb(${colors.heat.join(" ")} / ${shade(weight)}) ${100 * weight}%`,
   );
   document.querySelector(".scale").style.background =
     `linear-gradient(to right, ${stops.join(", ")})`;
@@ -406,16 +424,16 @@ function point_at(index) {
 const last_drawn = { text: 0, attention: 0 };
 function show(everything = true) {
   const now = performance.now();
-  if (everything || now - last_drawn.text > 40) {
-    last_drawn.text = now;
+  if (everything || now - last_drawn.text > 100) {
     show_text();
     show_tokens();
     show_choice();
     show_next();
+    last_drawn.text = performance.now();
   }
-  if (everything || now - last_drawn.attention > 400) {
-    last_drawn.attention = now;
+  if (everything || now - last_drawn.attention > 600) {
     show_attention();
+    last_drawn.attention = performance.now();
   }
 }
 
@@ -441,18 +459,22 @@ async function restart() {
   tale.ended = false;
   tale.chosen = tale.pointed = null;
   tale.unsaid = "";
-  element("status").textContent = tale.ids.length ? "" : "Type a word to begin with.";
+  tale.logits = null;
+  const empty = tale.ids.length === 0;
+  element("status").textContent = empty ? "Type a word to begin with." : "";
+  document.querySelector(".steps").hidden = empty;
   show_text();
   show_tokens();
-  if (tale.ids.length && await read()) show();
+  if (!empty && await read()) show();
 }
 
 /** Draw one token and add it to the text. */
 async function take() {
   if (tale.logits === null || tale.ended) return;
-  const { probs, token } = next_token();
+  const logits = tale.logits.subarray(0, tokenizer.n_vocab);
+  const probs = next_token_distribution(logits, settings());
   const point = settings().temperature === 0 ? null : tale.point;
-  if (point !== null) tale.point = tale.generator.uniform();
+  const token = draw(probs, point ?? 0);
   if (token === END) {
     tale.ended = true;
     element("status").textContent = `The model drew ${quoted(END)}: the tale ends here.`;
@@ -460,13 +482,14 @@ async function take() {
   }
   tale.drawn.set(tale.ids.length, { p: probs[token], point });
   tale.ids.push(token);
+  if (point !== null) tale.point = tale.generator.uniform();
   tale.unsaid += tokenizer.decode([token]);
   await read();
 }
 
 /** Give new text to screen readers. */
 function say() {
-  element("live").textContent = tale.unsaid;
+  element("live").replaceChildren(make("span", { textContent: tale.unsaid }));
   tale.unsaid = "";
 }
 
@@ -549,6 +572,7 @@ function start_page() {
     `${counted(config.n_heads, "head")} and ${counted(config.vocab_size, "token")}`;
   make_sliders();
   make_heads();
+  show_legend();
   element("prompt").addEventListener("input", restart);
   element("seed").addEventListener("input", restart);
   element("reset").addEventListener("click", restart);
@@ -570,7 +594,10 @@ function start_page() {
     if (event.pointerType === "mouse" && index >= reader.start) point_at(index);
   });
   list.addEventListener("pointerleave", () => point_at(null));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    show_legend();
+    show();
+  });
   return restart();
 }
 
