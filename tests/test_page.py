@@ -10,6 +10,7 @@ import runpy
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import regex
 import torch
@@ -30,6 +31,7 @@ from test_language import broken
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "data" / "tale-gpt"
 END = 2047
+BENCH = runpy.run_path(str(ROOT / "tools" / "page_bench.py"))
 tool = runpy.run_path(str(ROOT / "tools" / "page.py"))
 
 TALE = (ROOT / "data" / "tales.txt").read_text("utf-8")[:4000]
@@ -57,15 +59,8 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def browser():
     """A browser, with a window as on a desk."""
-    sys.path.insert(0, str(ROOT / "tools"))
     try:
-        from browser import Browser
-    except ImportError as error:  # a system without pipes that a browser could read
-        pytest.skip(f"no browser: {error}")
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    try:
-        browser = Browser()
+        browser = runpy.run_path(str(ROOT / "tools" / "browser.py"))["Browser"]()
     except OSError as error:
         pytest.skip(str(error))
     with browser:
@@ -311,15 +306,14 @@ def test_stream_gives_the_tokens_of_generate_beyond_the_context(page, model):
 
 def test_the_page_tells_the_tale_of_its_seed(fresh, model, tokenizer):
     """With its first settings the page writes what tools/generate.py writes."""
-    fresh.run("set('seed', 12, 'input'); set('pace', 0, 'change')")
-    fresh.run("idle()")
-    fresh.run("get('run').click(); idle()")
+    n, seconds = fresh.run(f"({BENCH['TELL']})(12)")
     prompt = [END, *tokenizer.encode_ordinary("There was a")]
     g = torch.Generator().manual_seed(12)
     settings = {"temperature": 0.7, "min_p": 0.1, "stop_ids": [END], "generator": g}
     [ids] = generate(model, [prompt], 400, **settings)
     story = "There was a" + fresh.run("get('story-new').textContent")
     assert story == tokenizer.decode(list(ids)[1:])
+    assert n == len(ids) - len(prompt) and seconds > 0
     assert "the end" in fresh.run("get('story-end').textContent")
     assert "per second" in fresh.run("get('status').textContent")
     shown = fresh.run("[...get('tokens').children].map(c => Number(c.dataset.id))")
@@ -408,9 +402,9 @@ def test_it_can_be_driven_by_the_keyboard_alone(fresh):
             fresh.press("Home")
             assert "1 token can be drawn" in fresh.run("get('rest').textContent")
             fresh.press("End")
-    order = "prompt story step run reset seed new-seed pace tokens temperature top_k top_p"
-    places = [reached.index(name) for name in [*order.split(), "min_p"]]
-    assert places == sorted(places)
+    order = "prompt story step run reset seed new-seed pace tokens top_k top_p"
+    found = [reached.index(name) for name in [*order.split(), "min_p"]]
+    assert found == sorted(found)
     fresh.run("get('prompt').focus()")
     fresh.press("Enter", modifiers=2)
     fresh.run("idle()")
@@ -486,7 +480,9 @@ def test_the_console_stays_empty_and_the_network_unused(browser, file):
     assert browser.run("course.tale.ids.length") > 4
     assert browser.requests == [file.as_uri()]
     assert browser.problems == []
-    browser.run("console.error('seen'); setTimeout(() => fetch('https://example.org/'))")
+    browser.run(
+        "console.error('seen'); setTimeout(() => fetch('https://example.org/'))"
+    )
     browser.run("new Promise(done => setTimeout(done, 50))")
     assert any("seen" in one for one in browser.problems)
     assert any("Content Security Policy" in one for one in browser.problems)
@@ -556,6 +552,28 @@ def test_a_folder_without_a_model_is_an_error_in_one_line(
     assert status == 2 and said.err.startswith("page: --model ")
     assert said.err.count("\n") == 1 and "Traceback" not in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_bench_reports_tokens_per_second_over_20(monkeypatch, capsys):
+    class FakeBrowser:
+        tales = iter([[150, 3.0], [100, 4.0], [90, 1.0]])
+
+        __enter__ = __exit__ = lambda *_: None
+        resize = open = lambda *_: None
+
+        def run(self, expression):
+            return next(self.tales) if "seed" in expression else None
+
+    browser = FakeBrowser()
+    monkeypatch.setattr(FakeBrowser, "__enter__", lambda self: browser)
+    modules = {"browser": {"Browser": lambda: browser},
+               "page": {"build": lambda *_: "", "write": lambda *_: None},
+               "generate": {"load": lambda _: (None, None)}}  # fmt: skip
+    for name, parts in modules.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**parts))
+    BENCH["bench_page"](SimpleNamespace(model="x", rounds=3))
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2:] == ["tokens per second: 50.0 (25.0 .. 90.0)", "PAGE 2.500"]
 
 
 def test_its_words_are_those_of_the_house():

@@ -5,11 +5,10 @@
         print(browser.run("document.title"))
 
 Commands go to the browser through one pipe and answers come through another, so no
-port is open. Needs a system with posix_spawn: Linux or macOS.
+port is open. Needs Linux or macOS.
 """
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -19,7 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+LOUD = ("error", "warning", "assert")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync "
@@ -43,8 +48,8 @@ class Browser:
         path = find_browser()
         if path is None:
             raise OSError(f"no browser: none of {', '.join(NAMES)} is installed")
-        if not hasattr(os, "posix_spawn"):
-            raise OSError("no browser: this system has no posix_spawn")
+        if fcntl is None:
+            raise OSError("no browser: this needs Linux or macOS")
         self.patience, self.received, self.sent = patience, b"", 0
         self.problems: list[str] = []
         self.requests: list[str] = []
@@ -128,13 +133,11 @@ class Browser:
             thrown = details["exceptionDetails"]
             said = thrown.get("exception", {}).get("description", thrown["text"])
             self.problems.append(said)
-        elif event == "Runtime.consoleAPICalled":
-            if details["type"] in ("error", "warning", "assert"):
-                said = [str(a.get("value", a.get("description"))) for a in details["args"]]
-                self.problems.append(" ".join(said))
-        elif event == "Log.entryAdded":
-            if details["entry"]["level"] in ("error", "warning"):
-                self.problems.append(details["entry"]["text"])
+        elif event == "Runtime.consoleAPICalled" and details["type"] in LOUD:
+            said = [a.get("value", a.get("description")) for a in details["args"]]
+            self.problems.append(" ".join(map(str, said)))
+        elif event == "Log.entryAdded" and details["entry"]["level"] in LOUD:
+            self.problems.append(details["entry"]["text"])
 
     def open(self, page: Path) -> None:
         """Load a file, and wait until its scripts have run."""
@@ -158,8 +161,10 @@ class Browser:
     def press(self, key: str, *, text: str = "", modifiers: int = 0) -> None:
         """A key by its name, such as "Tab". text: what it types; modifiers: 2 is Ctrl,
         8 is Shift."""
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36,
-                 "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}  # fmt: skip
+        codes = {
+            "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36,
+            "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+        }  # fmt: skip
         named = {"key": key, "code": "Space" if key == " " else key}
         named |= {"windowsVirtualKeyCode": codes.get(key, 0), "modifiers": modifiers}
         down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}

@@ -34,11 +34,16 @@ function linear(x, { weight, bias }, n) {
   return y;
 }
 
+function highest(numbers) {
+  let best = -Infinity;
+  for (let i = 0; i < numbers.length; i++) best = Math.max(best, numbers[i]);
+  return best;
+}
+
 /** Scores (S) -> weights (S) that sum to 1. */
 function softmax(scores) {
-  let highest = -Infinity;
-  for (const score of scores) highest = Math.max(highest, score);
-  const weights = scores.map(score => Math.exp(score - highest));
+  const best = highest(scores);
+  const weights = scores.map(score => Math.exp(score - best));
   let total = 0;
   for (const weight of weights) total += weight;
   return weights.map(weight => weight / total);

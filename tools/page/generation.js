@@ -1,4 +1,4 @@
-// --------------------------------------------------------- chapter 7: from model to text
+// -------------------------------------------------------- chapter 7: from model to text
 
 /** What every layer remembers of the text so far, so that it is read only once. */
 class KVCache {
@@ -35,19 +35,20 @@ function keep_top_p(probs, p) {
 
 /** Those of (V) that reach `share` times the likeliest, scaled to sum to 1; else 0. */
 function keep_min_p(probs, share) {
-  const least = share * probs.reduce((highest, p) => Math.max(highest, p), 0);
+  const least = share * highest(probs);
   return scaled_to_1(probs.map(p => (p < least ? 0 : p)));
 }
 
 /** Logits (V) -> the probabilities (V) to draw the next token from. */
-function next_token_distribution(logits, { temperature = 1, top_k, top_p, min_p } = {}) {
+function next_token_distribution(logits, settings = {}) {
+  const { temperature = 1, top_k, top_p, min_p } = settings;
   let probs;
   if (temperature === 0) {
     probs = new Float64Array(logits.length);
-    probs[logits.indexOf(Math.max(...logits))] = 1;
+    probs[logits.indexOf(highest(logits))] = 1;
   } else {
-    const highest = Math.max(...logits);
-    probs = softmax(Float64Array.from(logits, x => (x - highest) / temperature));
+    const best = highest(logits);
+    probs = softmax(Float64Array.from(logits).map(x => (x - best) / temperature));
   }
   if (top_k) probs = keep_top_k(probs, top_k);
   if (top_p) probs = keep_top_p(probs, top_p);

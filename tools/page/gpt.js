@@ -1,6 +1,7 @@
 // ---------------------------------------------------------------- chapter 5: the GPT
 
-/** Bring each vector to mean 0 and variance 1, then scale and shift: (T, D) -> (T, D). */
+/** Bring each vector to mean 0 and variance 1, then scale and shift:
+ * (T, D) -> (T, D). */
 class LayerNorm {
   constructor(weight, bias, eps) {
     this.weight = weight;
@@ -33,7 +34,10 @@ function new_norm(config, part) {
 }
 
 const ACTIVATIONS = {
-  gelu: x => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  gelu: x => {
+    const inner = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
+    return 0.5 * x * (1 + Math.tanh(inner));
+  },
   relu2: x => Math.max(x, 0) ** 2,
   silu: x => x / (1 + Math.exp(-x)),
 };
@@ -85,9 +89,8 @@ class GPT {
     this.config = config;
     this.tokens = new TokenEmbedding(part.tensor("tokens.weight"), config.d_model);
     this.positions = this.position_table(part); // (T_max, D), or null
-    this.blocks = Array.from(
-      { length: config.n_layers }, (_, i) => new Block(config, part.part(`blocks.${i}`)),
-    );
+    this.blocks = Array.from({ length: config.n_layers }, (_, i) =>
+      new Block(config, part.part(`blocks.${i}`)));
     this.norm = new_norm(config, part.part("norm"));
     const tied = config.tie_embeddings;
     this.head = tied ? { weight: this.tokens.weight } : part.linear("head");

@@ -1,4 +1,4 @@
-// ------------------------------------------------------------------- what the reader sees
+// ------------------------------------------------------------------ what the reader sees
 
 const facts = JSON.parse(element("facts").textContent);
 const tokenizer = new BPETokenizer(facts.tokenizer);
@@ -18,6 +18,7 @@ const tale = {
   generator: null,
   point: 0, // the next random number
   running: 0, // the number of the run under way, or 0
+  began: null, // when that run began, and how long the text was
   ended: false,
   chosen: null, // the token whose attention is shown; null is the last
   pointed: null, // the token under the mouse, shown instead
@@ -43,13 +44,17 @@ const percent = p => {
 const counted = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 const hue = id => (id * 137.508) % 360; // the golden angle: neighbors differ
 
+/** The bytes of a token, each as two hexadecimal digits. */
+function hexadecimal(id) {
+  const bytes = [...tokenizer.decode_bytes([id])];
+  return bytes.map(byte => byte.toString(16).padStart(2, "0")).join(" ");
+}
+
 /** A token as a reader can see it: what is no whole, visible character as its bytes. */
 function shown(id) {
   const text = tokenizer.decode([id]);
-  if (/[\ufffd\p{Cc}]/u.test(text.replace(/[\n\t]/g, ""))) {
-    const bytes = [...tokenizer.decode_bytes([id])];
-    return bytes.map(byte => byte.toString(16).padStart(2, "0").toUpperCase()).join(" ");
-  }
+  const odd = /[\ufffd\p{Cc}]/u.test(text.replace(/[\n\t]/g, ""));
+  if (odd) return hexadecimal(id).toUpperCase();
   return text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 }
 const quoted = id => `“${shown(id)}”`;
@@ -162,7 +167,8 @@ function show_stick({ probs, token }) {
     if (thin > 0) pieces.push(piece(thin, "others"));
     thin = 0;
   };
-  const piece = (p, className) => make("span", { className, style: `width: ${100 * p}%` });
+  const piece = (p, className) =>
+    make("span", { className, style: `width: ${100 * p}%` });
   let edge = 0;
   let [from, to] = [0, 0];
   probs.forEach((p, id) => {
@@ -201,7 +207,8 @@ function show_text() {
   const prompt = element("prompt").value;
   const end = tale.ended ? "  — the end" : "";
   element("story-prompt").textContent = prompt.toWellFormed();
-  element("story-new").textContent = tokenizer.decode(tale.ids.slice(tale.n_prompt), true);
+  const new_ids = tale.ids.slice(tale.n_prompt);
+  element("story-new").textContent = tokenizer.decode(new_ids, true);
   element("story-end").textContent = end;
   if (tale.drawn.size) element("story").scrollTop = element("story").scrollHeight;
   const used = tale.ids.length - reader.start;
@@ -209,9 +216,10 @@ function show_text() {
   element("context").value = used;
   element("context-words").textContent = `Context: ${used} of ${C} positions`;
   element("context-note").textContent = reader.start === 0
-    ? `When all ${C} are taken, the model forgets the oldest half and reads the rest again.`
-    : `The first ${counted(reader.start, "token")}, pale above, no longer fit. The model ` +
-      "has forgotten them and read the rest again.";
+    ? `When all ${C} are taken, the model forgets the oldest half and reads the rest ` +
+      "again."
+    : `The first ${counted(reader.start, "token")}, pale above, no longer fit. The ` +
+      "model has forgotten them and read the rest again.";
   for (const id of ["step", "run"]) {
     const done = tale.ended || tale.ids.length === 0;
     element(id).setAttribute("aria-disabled", done);
@@ -252,15 +260,18 @@ function show_choice() {
   }
   list.setAttribute("aria-activedescendant", `token-${at}`);
   const id = tale.ids[at];
-  const bytes = [...tokenizer.decode_bytes([id])];
-  const hexadecimal = bytes.map(byte => byte.toString(16).padStart(2, "0")).join(" ");
-  let about = `${quoted(id)} is token number ${id}, at position ${at - reader.start}. `;
-  if (id === END) about += "It stands before each tale. When the model draws it, the tale ends.";
-  else about += `Its ${counted(bytes.length, "byte")}: ${hexadecimal}.`;
-  const draw_of_it = tale.drawn.get(at);
-  if (draw_of_it) about += ` It was drawn with probability ${percent(draw_of_it.p)}`;
-  if (draw_of_it?.point) about += ` by the random number ${draw_of_it.point.toFixed(4)}`;
-  element("about-token").textContent = draw_of_it ? `${about}.` : about;
+  const about = [
+    `${quoted(id)} is token number ${id}, at position ${at - reader.start}.`,
+    id === END
+      ? "It stands before each tale. When the model draws it, the tale ends."
+      : `Its ${counted(tokenizer.decode_bytes([id]).length, "byte")}: ${hexadecimal(id)}.`,
+  ];
+  if (tale.drawn.has(at)) {
+    const { p, point } = tale.drawn.get(at);
+    const by = point === null ? "" : ` by the random number ${point.toFixed(4)}`;
+    about.push(`It was drawn with probability ${percent(p)}${by}.`);
+  }
+  element("about-token").textContent = about.join(" ");
   show_vectors(id, at - reader.start);
 }
 
@@ -351,7 +362,7 @@ function show_rows() {
     const spans = [...row].map((weight, s) => make("span", {
       textContent: in_text(ids[s]),
       title: percent(weight),
-      className: s === at ? "query" : "",
+      className: s === at ? "query" : "", // the one that looks
       style: `background: rgb(${heat} / ${shade(weight)})`,
     }));
     const shaded = figure.querySelector(".shaded");
@@ -380,7 +391,8 @@ function make_heads() {
     ]));
   }
   for (let i = 0; i < model.config.n_layers; i++) {
-    const input = make("input", { type: "radio", name: "layer", checked: i === tale.layer });
+    const checked = i === tale.layer;
+    const input = make("input", { type: "radio", name: "layer", checked });
     input.addEventListener("change", () => { tale.layer = i; show_attention(); });
     const number = make("span", { textContent: i + 1 });
     element("layers").append(make("label", {}, [input, number]));
@@ -448,7 +460,7 @@ async function read() {
 
 /** Begin again with the beginning and the seed as they stand. */
 async function restart() {
-  stop();
+  tale.running = 0;
   const start = END === undefined ? [] : [END]; // in training it stood before each tale
   const seed = Math.min(Math.max(element("seed").valueAsNumber || 0, 0), 2 ** 32 - 1);
   tale.ids = [...start, ...tokenizer.encode_ordinary(element("prompt").value)];
@@ -477,7 +489,7 @@ async function take() {
   const token = draw(probs, point ?? 0);
   if (token === END) {
     tale.ended = true;
-    element("status").textContent = `The model drew ${quoted(END)}: the tale ends here.`;
+    element("status").textContent = `The model drew ${quoted(END)}. The tale ends here.`;
     return;
   }
   tale.drawn.set(tale.ids.length, { p: probs[token], point });
@@ -506,9 +518,7 @@ async function run() {
   if (tale.running) return stop();
   if (tale.ended || tale.ids.length === 0) return;
   const mine = tale.running = ++n_runs;
-  const { generator } = tale;
-  const began = performance.now();
-  const n = tale.ids.length;
+  tale.began = { at: performance.now(), length: tale.ids.length };
   element("status").textContent = "";
   while (tale.running === mine && !tale.ended) {
     const pace = Number(element("pace").value);
@@ -517,18 +527,19 @@ async function run() {
     if (pace > 0 && /[.!?]\W*$/.test(tale.unsaid)) say();
     await (pace > 0 ? new Promise(done => setTimeout(done, 1000 / pace)) : pause());
   }
-  if (tale.generator !== generator) return; // it was reset meanwhile
-  const seconds = (performance.now() - began) / 1000;
-  const rate = (tale.ids.length - n) / seconds;
-  element("status").textContent += ` ${counted(tale.ids.length - n, "token")} in ` +
-    `${seconds.toFixed(1)} s, ${rate.toFixed(0)} per second.`;
-  tale.running = 0;
-  say();
+  if (tale.running === mine) stop(); // the tale has ended
   show();
 }
 
 function stop() {
+  if (!tale.running) return;
   tale.running = 0;
+  const n = tale.ids.length - tale.began.length;
+  const seconds = (performance.now() - tale.began.at) / 1000;
+  element("status").textContent += ` ${counted(n, "token")} in ` +
+    `${seconds.toFixed(1)} s, ${(n / seconds).toFixed(0)} per second.`;
+  say();
+  show();
 }
 
 // ---------------------------------------------------------------- keys and pointers
@@ -568,8 +579,9 @@ function start_page() {
     rotary: "Its position is added later: attention turns queries and keys by it.",
     none: "Nothing says its position.",
   }[config.positions];
-  element("name").textContent = `${facts.name}, with ${counted(config.n_layers, "layer")}, ` +
-    `${counted(config.n_heads, "head")} and ${counted(config.vocab_size, "token")}`;
+  const { n_layers, n_heads, vocab_size } = config;
+  element("name").textContent = `${facts.name}, with ${counted(n_layers, "layer")}, ` +
+    `${counted(n_heads, "head")} in each, and ${counted(vocab_size, "token")}`;
   make_sliders();
   make_heads();
   show_legend();
