@@ -2,7 +2,13 @@
 // Bytes are held in strings, one character for each byte, as latin-1 would decode them.
 
 const to_bytes = text => String.fromCharCode(...new TextEncoder().encode(text));
-const from_bytes = bytes => Uint8Array.from(bytes, c => c.charCodeAt(0));
+
+/** The numbers in such a string. */
+function from_bytes(bytes) {
+  const numbers = new Uint8Array(bytes.length);
+  for (let i = 0; i < bytes.length; i++) numbers[i] = bytes.charCodeAt(i);
+  return numbers;
+}
 
 /** A pattern of Python's `regex` for JavaScript, whose \s means other characters.
  * It finds what `pattern` matches and, in one piece each, the gaps. */

@@ -17,7 +17,7 @@ function read_safetensors(bytes) {
 
 /** A bfloat16 number is the first half of a float32; the other half is zeros. */
 function from_bfloat16(data) {
-  const wide = Uint32Array.from(new Uint16Array(data), half => half << 16);
+  const wide = new Uint32Array(new Uint16Array(data)).map(half => half << 16);
   return new Float32Array(wide.buffer);
 }
 
