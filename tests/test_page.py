@@ -497,9 +497,12 @@ def test_without_an_end_token_an_empty_beginning_is_refused(browser, tmp_path):
     opened(browser, file)
     browser.run("set('prompt', '', 'input')")
     assert "Type a word" in browser.run("get('status').textContent")
+    style = "getComputedStyle(document.querySelector('.steps')).display"
+    assert browser.run(style) == "none"
     browser.run("get('step').click(); get('run').click()")
     assert browser.run("course.tale.ids") == []
     browser.run("set('prompt', 'b', 'input'); idle()")
+    assert browser.run(style) != "none"
     browser.run("set('temperature', 2, 'input'); get('step').click(); idle()")
     assert browser.run("course.tale.ids.length") == 2
     assert browser.problems == []

@@ -126,7 +126,7 @@ class Reader {
     this.model = model;
     this.cache = new KVCache(model.config);
     this.seen = []; // the ids whose keys and values the cache holds
-    this.start = 0; // where in the text they begin
+    this.start = 0; // where in the text the model begins to read
     this.turn = 0;
   }
 
@@ -134,12 +134,11 @@ class Reader {
    * read, 16 at a time. Null if another call came in between: then that one counts. */
   async read(ids) {
     const turn = ++this.turn;
-    const start = window_start(ids.length, this.model.config.context_length);
-    const window = ids.slice(start);
-    let same = 0;
+    this.start = window_start(ids.length, this.model.config.context_length);
+    const window = ids.slice(this.start);
+    let same = 0; // so many tokens at the front the cache holds already
     while (same < window.length - 1 && this.seen[same] === window[same]) same++;
-    this.cache.length = start === this.start ? same : 0;
-    this.start = start;
+    this.cache.length = same;
     let logits = null;
     while (this.cache.length < window.length) {
       const end = this.cache.length + 16;
