@@ -57,13 +57,19 @@ SETTINGS = [
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
     """A browser, with a window as on a desk."""
+    blank = tmp_path_factory.mktemp("blank") / "blank.html"
+    blank.write_text("<title>blank</title>", "utf-8")
     try:
         browser = runpy.run_path(str(ROOT / "tools" / "browser.py"))["Browser"]()
     except OSError as error:
         pytest.skip(str(error))
     with browser:
+        try:
+            browser.open(blank)
+        except OSError as error:
+            pytest.skip(str(error))
         browser.resize(1280, 900)
         yield browser
 

@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("google-chrome", "chromium", "chromium-browser")
 LOUD = ("error", "warning", "assert")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
@@ -140,9 +140,12 @@ class Browser:
             self.problems.append(details["entry"]["text"])
 
     def open(self, page: Path) -> None:
-        """Load a file, and wait until its scripts have run."""
+        """Load a file and wait until its scripts have run. OSError if it cannot be read,
+        as by a browser that a snap locks up in the user's own folder."""
         self.problems, self.requests = [], []
-        self.command("Page.navigate", url=page.resolve().as_uri())
+        answer = self.command("Page.navigate", url=page.resolve().as_uri())
+        if "errorText" in answer:
+            raise OSError(f"the browser cannot read {page}: {answer['errorText']}")
         self.run("new Promise(done => document.readyState === 'complete' ? done() : "
                  "addEventListener('load', () => done()))")  # fmt: skip
 
