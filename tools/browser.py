@@ -140,8 +140,10 @@ class Browser:
             self.problems.append(details["entry"]["text"])
 
     def open(self, page: Path) -> None:
-        """Load a file and wait until its scripts have run. OSError if it cannot be read,
-        as by a browser that a snap locks up in the user's own folder."""
+        """Load a file and wait until its scripts have run.
+
+        OSError if it cannot be read, as by a browser that may see only some folders.
+        """
         self.problems, self.requests = [], []
         answer = self.command("Page.navigate", url=page.resolve().as_uri())
         if "errorText" in answer:

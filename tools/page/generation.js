@@ -1,4 +1,4 @@
-// -------------------------------------------------------- chapter 7: from model to text
+// ------------------------------------------------------ chapter 7: from model to text
 
 /** What every layer remembers of the text so far, so that it is read only once. */
 class KVCache {

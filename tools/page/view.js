@@ -1,4 +1,4 @@
-// ------------------------------------------------------------------ what the reader sees
+// --------------------------------------------------------------- what the reader sees
 
 const facts = JSON.parse(element("facts").textContent);
 const tokenizer = new BPETokenizer(facts.tokenizer);
@@ -260,11 +260,12 @@ function show_choice() {
   }
   list.setAttribute("aria-activedescendant", `token-${at}`);
   const id = tale.ids[at];
+  const n_bytes = tokenizer.decode_bytes([id]).length;
   const about = [
     `${quoted(id)} is token number ${id}, at position ${at - reader.start}.`,
     id === END
       ? "It stands before each tale. When the model draws it, the tale ends."
-      : `Its ${counted(tokenizer.decode_bytes([id]).length, "byte")}: ${hexadecimal(id)}.`,
+      : `Its ${counted(n_bytes, "byte")}: ${hexadecimal(id)}.`,
   ];
   if (tale.drawn.has(at)) {
     const { p, point } = tale.drawn.get(at);
@@ -489,7 +490,8 @@ async function take() {
   const token = draw(probs, point ?? 0);
   if (token === END) {
     tale.ended = true;
-    element("status").textContent = `The model drew ${quoted(END)}. The tale ends here.`;
+    element("status").textContent =
+      `The model drew ${quoted(END)}. The tale ends here.`;
     return;
   }
   tale.drawn.set(tale.ids.length, { p: probs[token], point });
