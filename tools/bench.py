@@ -8,11 +8,13 @@
     python tools/bench.py ladder                        # what made it fast
     python tools/bench.py train --text shakespeare.txt  # learning, in equal time
     python tools/bench.py speedrun --recipe mine.py     # the public challenge
+    python tools/bench.py page                          # a model in a browser
 
 Both sides take turns for several rounds, and the report gives the median with the
 smallest and the largest ratio, because machines are noisy and ratios less so. Every
 report ends with a line NAME RATIO. For models, steps and generation this is a ratio of
-speeds, ours over theirs (LADDER: last rung over first). For all others it is a ratio of
+speeds, ours over theirs (LADDER: last rung over first; PAGE: tokens per second over 20,
+which is faster than anybody reads). For all others it is a ratio of
 times or of bits per byte, where lower is better.
 
 Exit status: 0 done, 2 an error, explained in one line.
@@ -35,6 +37,7 @@ import solutions  # noqa: F401  before torch, so that its idle threads sleep
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when not a script
 from decoding_bench import add_generate, bench_generate  # noqa: E402
 from forwards import bench_model  # noqa: E402
+from page_bench import add_page, bench_page  # noqa: E402
 from race import bench_speedrun, bench_train  # noqa: E402
 from steps import SIZES, bench_ladder, bench_step  # noqa: E402
 
@@ -44,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = p.add_subparsers(dest="what", required=True, metavar="what")
-    for add in (add_texts, add_steps, add_generate, add_races):
+    for add in (add_texts, add_steps, add_generate, add_races, add_page):
         add(commands)
     return p.parse_args()
 
@@ -287,7 +290,7 @@ def bench_dedup(args: argparse.Namespace) -> None:
 BENCHES = {
     "bpe": bench_bpe, "dedup": bench_dedup, "step": bench_step, "ladder": bench_ladder,
     "train": bench_train, "speedrun": bench_speedrun, "model": bench_model,
-    "generate": bench_generate,
+    "generate": bench_generate, "page": bench_page,
 }  # fmt: skip
 
 
