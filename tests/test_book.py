@@ -281,6 +281,7 @@ TABLE = {
 @pytest.mark.parametrize("cell, reason", [
     (markdown(r"So $\mystery{x}$ holds."), "mystery"),
     (markdown("So $a b $5 is."), "a formula that does not convert"),
+    (markdown(r"So $\Bigl(x\Bigr)$ holds."), "a formula that does not convert"),
     (markdown("See [there](#No-such-section)."), "no-such-section"),
     (markdown("As chapter 5 says."), "<c5>"),
     (markdown("A <b>bold</b> word."), "HTML does not convert"),

@@ -24,8 +24,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ["pypandoc", "typst", "matplotlib_fontja"]
 MARKDOWN = "commonmark_x-yaml_metadata_block-subscript-superscript-raw_html"
-DATE = 1_767_225_600  # 2026-01-01, in seconds, unless SOURCE_DATE_EPOCH is set
-MARKER = re.compile(r"# solutions/(\w+)\.py\n")
 NO_TERM = """a beyond built choose cuts first how inside it judge previous same source
     the what which you"""  # words of what is set in bold for another reason
 PROSE = r"""
@@ -35,6 +33,13 @@ PROSE = r"""
     |\*\*(?P<bold>[^*]+)\*\*
     |\bexercise\s(?P<exercise>\d\.\d+)\b|\bchapter\s(?P<chapter>\d)\b
 """  # what a link, a term, or a reference may not stand in, and what is one
+REPAIRS = {  # of what pandoc 3.9 makes of a formula
+    r"#h\(0em\)": "med",  # \;
+    r' upright\(","\) ': '","',  # 1{,}000
+    r'("\w+") \\\(': r"\1\\(",  # \operatorname{silu}(z)
+    r"\\\| (.+?) \\\|": r"abs(\1)",  # |x|
+    r"(cases\(.*? )&( .*? )&( )": r"\1& quad\2& quad\3",
+}
 
 
 def fail(message: str) -> None:
@@ -85,17 +90,10 @@ def link(words: str, target: str, number: int) -> str:
     """A link of chapter `number` as the book has it."""
     chapter, _, section = target.partition("#")
     other = re.fullmatch(r"0(\d)_\w+\.ipynb", chapter)
-    if target.startswith("http"):
-        return f"[{words}]({target})"
-    if chapter and not other:
-        return words  # a file of the course, which the book does not hold
+    if chapter and not other:  # a page, or a file that the book does not hold
+        return f"[{words}]({target})" if target.startswith("http") else words
     to = int(other[1]) if other else number
     return f"[{words}](#{slug(to, section) if section else f'c{to}'})"
-
-
-def formula(tex: str) -> str:
-    """On one line, so that none begins like a list, and 1{,}000 without a gap."""
-    return tex.replace("\n", " ").replace("{,}", r"\text{,}")
 
 
 def linked(text: str, number: int, terms: dict[str, str], seen: set[str]) -> str:
@@ -117,7 +115,8 @@ def linked(text: str, number: int, terms: dict[str, str], seen: set[str]) -> str
         if match["chapter"] and int(match["chapter"]) != number:
             return f"[{match[0]}](#c{match['chapter']})"
         if match["skip"]:
-            return formula(match[0]) if match[0].startswith("$") else match[0]
+            tex = match[0].replace("\n", " ").replace("{,}", r"\text{,}")
+            return tex if match[0].startswith("$") else match[0]
         return match[0] + mark(match["bold"] or match[0], main=bool(match["bold"]))
 
     longest_first = sorted(map(re.escape, terms), key=len, reverse=True)
@@ -210,9 +209,9 @@ class Chapter:
         return f"{line} {{#{slug(self.number, title)}}}" if is_heading else line
 
     def add_code(self, source: str, outputs: list[dict], cell: int) -> None:
-        if marker := MARKER.match(source):
+        if marker := re.match(r"# solutions/(\w+)\.py\n", source):
             self.modules[marker[1]] = None  # in the order of the first cells
-        shown = [self.output(o, f"{cell}-{i}") for i, o in enumerate(outputs)]
+        shown = [self.output(o, f"{cell}-{i}.png") for i, o in enumerate(outputs)]
         code = f"#code({quoted(source)}, keep: {str(any(shown)).lower()})"
         self.parts["main"].append(typst_block("\n".join([code, *shown])))
 
@@ -230,12 +229,11 @@ class Chapter:
 
     def figure(self, data: dict, metadata: dict, name: str) -> str:
         png = base64.b64decode("".join(data["image/png"]))
-        name = f"c{self.number}-{name}.png"
-        self.figures[name] = png
+        self.figures[f"{self.number}-{name}"] = png
         about = metadata.get("image/png", {})
         width = about.get("width") or int.from_bytes(png[16:20], "big")
         alt = about.get("alt") or "A figure that the code above draws"
-        return f"#shot({quoted(name)}, {width}, {quoted(alt)})"
+        return f'#shot("{self.number}-{name}", {width}, {quoted(alt)})'
 
 
 def opening(source: str) -> str:
@@ -257,10 +255,11 @@ def pandoc(markdown: str, what: str) -> str:
     done = subprocess.run(command, input=markdown, capture_output=True, encoding="utf8")
     if done.returncode:
         fail(f"{what} does not convert: {done.stderr.strip()}")
-    made = done.stdout.replace("#h(0em)", "med")  # what becomes of \\;
-    made = re.sub(r"(cases\(.*? )&( .*? )&( )", r"\1& quad\2& quad\3", made)
+    made = done.stdout
+    for pattern, better in REPAIRS.items():
+        made = re.sub(pattern, better, made)
     prose = re.sub(r"^#(code|output|shot|ix)\(.*", "", made, flags=re.M)
-    if lost := re.search(r".*(\\\$|\\\\[a-z]{2}).*", prose):
+    if lost := re.search(r".*(\\\$|\\\\[a-z]{2}|#scale).*", prose):
         fail(f"{what} has a formula that does not convert: {lost[0]}")
     return made
 
@@ -276,8 +275,7 @@ def book_of(chapters: list[Chapter]) -> str:
             text = "\n".join(parts)
             if kind != "main":
                 text = f"## {chapter.title} {{#{kind}s-{chapter.number}}}\n\n{text}"
-            own = terms if kind == "main" else {}
-            text = linked(text, chapter.number, own, seen)
+            text = linked(text, chapter.number, terms, seen)
             bodies[kind].append(pandoc(text, chapter.path.name))
         for name in chapter.modules:
             source = (ROOT / "solutions" / f"{name}.py").read_text("utf-8").rstrip()
@@ -304,7 +302,8 @@ def pdf(source: str, figures: dict[str, bytes]) -> bytes:
             made, warnings = typst.compile_with_warnings(
                 folder / "main.typ", font_paths=[Path(package).parent / "fonts"],
                 ignore_system_fonts=True, pdf_standards="a-2u",
-                timestamp=int(os.environ.get("SOURCE_DATE_EPOCH", DATE)),
+                # in seconds; without one, the first day of 2026
+                timestamp=int(os.environ.get("SOURCE_DATE_EPOCH", 1_767_225_600)),
             )  # fmt: skip
         except typst.TypstError as error:
             fail(f"{error.message}\n{error.diagnostic}")
@@ -320,8 +319,7 @@ def main() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         fail(f'{", ".join(missing)} not installed; run: pip install -e ".[book]"')
-    paths = (ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")
-    chapters = [Chapter(path) for path in sorted(paths)]
+    chapters = [*map(Chapter, sorted((ROOT / "chapters").glob("0?_*.ipynb")))]
     figures = {name: png for c in chapters for name, png in c.figures.items()}
     made = pdf(book_of(chapters), figures)
     out.parent.mkdir(parents=True, exist_ok=True)
