@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from learner import own_body, to_write  # noqa: E402
+from learner import merged, own_body, to_write  # noqa: E402
 
 FEW = "look_up or row or rotat or nearest or neighbor or length"  # of the tests
 MODULES = sorted(p for p in (ROOT / "solutions").glob("*.py") if p.stem != "__init__")
@@ -159,6 +159,15 @@ def test_of_a_written_module_nothing_is_given_by_the_course(blank, tmp_path):
         written = functions(folder / path.name)
         for name, node in functions(path).items():
             assert ast.unparse(written[name]) == ast.unparse(node)
+
+
+def test_a_package_older_than_an_update_gets_the_imports_and_constants_it_lacks():
+    own = ast.parse("from math import pi\nA = 1\ndef f():\n    return A\n")
+    given = "from math import e\nA, B = 2, 3\nA = 2\nB = A + e\ndef g():\n    return B\n"
+    space = {}
+    for node in merged(own, ast.parse(given), strict=False):
+        exec(compile(ast.Module([node], []), "mine", "exec"), space)
+    assert space["f"]() == 1 and space["g"]() == 1 + space["e"] and "pi" in space
 
 
 def test_a_chapter_runs_on_it(blank, tmp_path, monkeypatch):

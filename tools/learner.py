@@ -111,9 +111,11 @@ def whole(own: ast.ClassDef, given: ast.ClassDef) -> bool:
 def merged(own: ast.Module, given: ast.Module, strict: bool) -> list[ast.stmt]:
     """The statements of `own`, with those of `given` for what is blank or missing.
 
-    strict: what is taken from `given` is guarded, and classes are `own` ones.
+    strict: what is taken from `given` is guarded, and classes are `own` ones. A package
+    made before an update may lack imports and constants, which come from `given`, too.
     """
-    theirs, chosen = members(given), []
+    imports = [n for n in given.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    theirs, chosen = members(given), [placed(node, 1) for node in imports]
     lines = {name: node.lineno for name, node in members(own).items()}
     missing = [name for name in theirs if name not in lines]
     nodes = [*own.body, *(theirs[name] for name in missing)]
@@ -134,7 +136,18 @@ def merged(own: ast.Module, given: ast.Module, strict: bool) -> list[ast.stmt]:
             chosen.append(placed(finished, lines.get(name, 1)))
         else:
             chosen.append(node)
-    return chosen
+    said = constants(own)
+    new = [node for name, node in constants(given).items() if name not in said]
+    return chosen + [placed(node, 1) for node in new]
+
+
+def constants(tree: ast.Module) -> dict[str, ast.stmt]:
+    """Name -> the statement that assigns to it, at the top level of `tree`."""
+    return {
+        target.id: node
+        for node in tree.body if isinstance(node, ast.Assign)
+        for target in node.targets if isinstance(target, ast.Name)
+    }  # fmt: skip
 
 
 def not_written_yet(name: str) -> None:
