@@ -1,6 +1,7 @@
 """The book: a PDF that holds all of every chapter, or no PDF."""
 
 import base64
+import ctypes
 import importlib.util
 import json
 import os
@@ -129,6 +130,27 @@ def test_the_outline_has_every_chapter_section_and_exercise(outline):
     }
 
 
+def goals_of_links(pdf, page) -> list[int]:
+    """The page, from 0, that each link of `page` leads to; -1 if it leads nowhere."""
+    goals, start, link = [], ctypes.c_int(0), pypdfium2.raw.FPDF_LINK()
+    while pypdfium2.raw.FPDFLink_Enumerate(page, start, link):
+        goal = pypdfium2.raw.FPDFLink_GetDest(pdf, link)
+        goals.append(pypdfium2.raw.FPDFDest_GetDestPageIndex(pdf, goal))
+    return goals
+
+
+def test_links_lead_to_chapters_sections_and_exercises(pdf, outline):
+    goals = [goals_of_links(pdf, page) for page in pdf]
+    assert min(min(page, default=0) for page in goals) >= 0
+    wanted = [page for level, _, page in outline if level < 2]
+    first_chapter = next(page for _, title, page in outline if title[:2] == "1 ")
+    assert set(wanted) == {
+        page for pages in goals[: first_chapter - 1] for page in pages
+    }
+    exercises = [page for _, title, page in outline if title.startswith("Exercise ")]
+    assert set(exercises) <= {page for pages in goals[first_chapter:] for page in pages}
+
+
 def test_every_figure_is_in_it(images):
     assert len(images) == len(figures()) > 50
 
@@ -252,9 +274,9 @@ GOOD = [
     markdown("## A\n\nA **term** and $x^2$, as in [A](#A), or [home](../README.md)."),
     code("print(1)", printed("1 \x1b[31mred\x1b[39m\n")),
     markdown(
-        "### Exercise 1.1: add\n\nAdd.\n\n<details><summary>Hint</summary>\n\nUse `+`.\n"
-        "</details>\n\n<details><summary>Answer</summary>\n\n```python\na + b\n```\n"
-        "</details>"
+        "### Exercise 1.1: add\n\nAdd.\n\n<details><summary>Hint</summary>\n\n"
+        "Use `+`.\n</details>\n\n<details><summary>Answer</summary>\n\n"
+        "```python\na + b\n```\n</details>"
     ),
 ]
 
