@@ -376,6 +376,18 @@ def test_onednns_linear_layer_equals_torchs(bias, shape):
     assert fast.double()(x.double()).dtype == torch.float64
 
 
+def test_onednn_multiplies_fp32_on_a_cpu_that_gains_from_it(monkeypatch):
+    layer, x = nn.Linear(24, 40), torch.randn(3, 24)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not use_onednn(layer) and type(layer) is nn.Linear
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    if not use_onednn(layer):
+        pytest.skip("this PyTorch has no oneDNN")
+    assert type(layer(x).grad_fn).__name__ == "_ProductBackward"
+    other = layer.to("meta")(x.to("meta"))
+    assert other.shape == (3, 40) and type(other.grad_fn).__name__ != "_ProductBackward"
+
+
 def test_a_copy_of_a_fast_model_has_weights_of_its_own():
     model = tiny()
     use_onednn(model)
