@@ -17,6 +17,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 __all__ = [
     "CHECKPOINT_FILE", "CheckpointFolder", "History", "PREVIOUS_FILE", "TrainState",
@@ -49,7 +50,7 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def _to_json(value, tensors: dict[str, Tensor]):
+def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
     """`value` with its tensors moved to `tensors`, and its types written down.
 
     A tensor becomes {"$tensor": its name there}, a tuple {"$tuple": [...]}, and a dict
@@ -73,11 +74,11 @@ def _to_json(value, tensors: dict[str, Tensor]):
     raise ValueError(f"extra: {value!r} is no tensor, nor JSON")
 
 
-def _from_json(text: str, tensors: dict[str, Tensor]):
+def _from_json(text: str, tensors: dict[str, Tensor]) -> Any:
     """What _to_json took apart: tensors back in their positions, types as they were.
     KeyError if one is missing, ValueError (json's) for text that is no JSON."""
 
-    def rebuild(found: dict):  # json calls it for each {...}, the innermost first
+    def rebuild(found: dict) -> Any:  # for each {...}, the innermost first
         if "$tensor" in found:
             return tensors[found["$tensor"]]
         if "$tuple" in found:
@@ -99,7 +100,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_checkpoint(
-    path: str | Path, model: nn.Module, optimizer, step: int, **extra
+    path: str | Path, model: nn.Module, optimizer: Optimizer, step: int, **extra: Any
 ) -> None:
     """Write everything that a run needs to continue into the folder `path`.
 
@@ -198,9 +199,8 @@ def differences(there: dict, here: dict) -> str:
     return "; ".join(f"{k} {there[k]} there, {here[k]} here" for k in both)
 
 
-def restore(
-    saved: dict, model: nn.Module, optimizer=None, *, path: str | Path = ""
-) -> int:
+def restore(saved: dict, model: nn.Module, optimizer: Optimizer | None = None, *,
+            path: str | Path = "") -> int:  # fmt: skip
     """load_checkpoint for what read_checkpoint has read already, `saved`.
 
     path: where that was, for the messages.
@@ -223,7 +223,8 @@ def restore(
     return saved["step"]
 
 
-def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None) -> int:
+def load_checkpoint(path: str | Path, model: nn.Module,
+                    optimizer: Optimizer | None = None) -> int:  # fmt: skip
     """Fill `model`, and `optimizer` if given, from a checkpoint; returns its step.
 
     ValueError, before anything is changed, for a model with other names, shapes or
@@ -297,7 +298,7 @@ class TrainState:
         _restore_dropout(self.model, extra["dropout"], self.config.seed + step)
 
 
-def _dropout_source(device: torch.device):
+def _dropout_source(device: torch.device) -> Any:
     """The module that keeps the state of PyTorch's own random numbers on a device."""
     return torch if device.type == "cpu" else torch.get_device_module(device)
 

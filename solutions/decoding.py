@@ -18,10 +18,8 @@ from .embeddings import LearnedPositions, TokenEmbedding, rotate
 from .gpt import GPT, Block, FeedForward, GPTConfig, LayerNorm
 from .linear import OneDNNLinear
 
-__all__ = [
-    "Decoder", "KNOWN", "KVCache", "LARGE", "Layer", "ONEDNN", "PlainDecoder",
-    "can_decode", "evaluating", "feed_forward", "normalization", "product", "turned",
-]  # fmt: skip
+__all__ = ["Decoder", "KVCache", "LARGE", "PlainDecoder", "can_decode", "evaluating",
+           "product"]  # fmt: skip
 
 
 class KVCache:
@@ -297,7 +295,10 @@ class Decoder:
             x = x + layer.feed_forward(layer.norm2(x))  # (B, D)
         return self.head(self.norm(x))
 
-    def _attend(self, layer: Layer, x: Tensor, at, turn, mask) -> Tensor:
+    def _attend(
+        self, layer: Layer, x: Tensor, at: int | Tensor, turn: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         """Heads of the new token over all stored ones: (B, D) -> (B, H d).
 
         at: its position, an int or (B,). turn: its rotation, complex (1 or B, 1, 1,

@@ -8,6 +8,7 @@ chapters/07_generation.ipynb.
 import itertools
 import math
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +140,7 @@ def draw(probs: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 def choose(
     logits: Tensor, ids: Tensor, *, generator: torch.Generator | None = None,
     temperature: float = 1.0, repetition_penalty: float | None = None,
-    n_vocab: int | None = None, **cuts,
+    n_vocab: int | None = None, **cuts: Any,
 ) -> Tensor:  # fmt: skip
     """The next token of each row: logits (B, V), the texts so far (B, T) -> (B,).
 
@@ -249,7 +250,9 @@ def _check_ids(name: str, ids: Collection[int], V: int) -> None:
         raise ValueError(f"{name} holds {bad[0]!r}, but ids are integers in 0..{V - 1}")
 
 
-def _checked(model: GPT, ids, n: int, stop_ids, settings: dict) -> list[Tensor]:
+def _checked(
+    model: GPT, ids: Tensor | list, n: int, stop_ids: Collection[int], settings: dict
+) -> list[Tensor]:
     """The prompts as int64 tensors (T,) on the CPU; ValueError or TypeError, naming the
     argument of `generate` that is wrong."""
     V, C = model.config.vocab_size, model.config.context_length
@@ -274,7 +277,7 @@ def _checked(model: GPT, ids, n: int, stop_ids, settings: dict) -> list[Tensor]:
 
 def _check_settings(
     V: int, *, generator: torch.Generator | None = None, n_vocab: int | None = None,
-    repetition_penalty: float | None = None, **settings,
+    repetition_penalty: float | None = None, **settings: Any,
 ) -> None:  # fmt: skip
     """TypeError or ValueError for a setting that `choose` could not use."""
     if not isinstance(generator, torch.Generator | None):
@@ -332,7 +335,7 @@ def generate(
 
 def stream(
     model: GPT, ids: Tensor | list[int], max_new_tokens: int, *,
-    stop_ids: Collection[int] = (), use_cache: bool = True, **settings,
+    stop_ids: Collection[int] = (), use_cache: bool = True, **settings: Any,
 ) -> Iterator[int]:  # fmt: skip
     """Yield the continuation of one prompt, (T,) or (1, T), as its tokens are drawn.
 

@@ -3,6 +3,8 @@
 Built in chapters/06_pretraining.ipynb.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,12 @@ class _Product(torch.autograd.Function):
     """x W^T + b by oneDNN: (..., K), (N, K), (N,) or None -> (..., N)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _onednn(x, weight, bias)
 
     @staticmethod
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """dy (..., N), the slopes of the loss along the product -> those along x, W
         and b."""
         x, weight = ctx.saved_tensors

@@ -5,6 +5,7 @@ Built in chapters/06_pretraining.ipynb.
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +165,7 @@ class Muon(AdamW):
     momentum = 0.95
 
     def __init__(
-        self, params: Iterable, *, dtype: torch.dtype = torch.float32, **options
+        self, params: Iterable, *, dtype: torch.dtype = torch.float32, **options: Any
     ) -> None:
         super().__init__(params, **options)
         self.dtype = dtype

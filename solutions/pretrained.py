@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,12 +19,8 @@ from torch import Tensor, nn
 
 from .gpt import GPT, GPTConfig
 
-__all__ = [
-    "COMPUTED", "DEFAULTS", "END", "FIXED", "GPT2_FIELDS", "GPT2_NAMES", "KINDS",
-    "LATER", "LLAMA3", "LLAMA_FIELDS", "LLAMA_NAMES", "Place", "format_of",
-    "from_pretrained", "gpt2_places", "in_halves", "llama_places", "load_gpt2",
-    "places_of", "read_config", "save_pretrained", "unwrapped",
-]  # fmt: skip
+__all__ = ["format_of", "from_pretrained", "in_halves", "load_gpt2", "places_of",
+           "read_config", "save_pretrained", "unwrapped"]  # fmt: skip
 
 
 # Where a tensor of a file lives in our model: its shape in the file, and our own memory
@@ -321,15 +318,14 @@ def _config_json(c: GPTConfig, model_type: str) -> dict:
     if gpt2:
         raw |= {"attn_pdrop": c.dropout, "embd_pdrop": c.dropout}
         return raw | {"activation_function": "gelu_new"}
-    scaling = c.rope_scaling and dict(zip(LLAMA3, c.rope_scaling), rope_type="llama3")
-    raw |= {"rope_theta": c.rope_base, "rope_scaling": scaling}
-    return raw | {"hidden_act": "silu"}
+    rope = c.rope_scaling and dict(zip(LLAMA3, c.rope_scaling), rope_type="llama3")
+    return raw | {"rope_theta": c.rope_base, "rope_scaling": rope, "hidden_act": "silu"}
 
 
 END = "<|endoftext|>"
 
 
-def _json_files(c: GPTConfig, model_type: str, tokenizer) -> dict[str, dict]:
+def _json_files(c: GPTConfig, model_type: str, tokenizer: Any) -> dict[str, dict]:
     """The files beside the weights: sizes, when to stop, how to use the tokenizer.
 
     The class named there takes tokenizer.json as it is. The one that AutoTokenizer
@@ -364,7 +360,7 @@ def _tensors(model: GPT, model_type: str) -> dict[str, Tensor]:
     return tensors
 
 
-def save_pretrained(model: nn.Module, path: str | Path, tokenizer=None) -> None:
+def save_pretrained(model: nn.Module, path: str | Path, tokenizer: Any = None) -> None:
     """Write a folder that transformers' AutoModelForCausalLM and AutoTokenizer load.
 
     GPT-2's format for models of its kind; Llama's for RMSNorm, SwiGLU, rotary positions

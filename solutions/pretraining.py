@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from .checkpoint import CheckpointFolder, History, TrainState, load_checkpoint
@@ -24,7 +25,7 @@ from .checkpoint import save_checkpoint
 from .linear import use_onednn
 from .optimization import AdamW, clip_gradients
 from .optimization import cosine_schedule, parameter_groups
-from .text_data import get_batch, windows
+from .text_data import Tokens, get_batch, windows
 
 # What the other modules of this chapter define can be imported from here as well.
 __all__ = [
@@ -93,7 +94,7 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, tokens, *, batch_size: int = 32,
+    model: nn.Module, tokens: Tokens, *, batch_size: int = 32,
     context_length: int | None = None, precision: str = "fp32", shared: bool = False,
 ) -> float:  # fmt: skip
     """Mean loss in nats per token over all of `tokens` but the first, each once.
@@ -194,7 +195,7 @@ _WHOLE = {  # the least value of each
 
 
 def training_step(
-    model: nn.Module, optimizer, batch: tuple[Tensor, Tensor], step: int,
+    model: nn.Module, optimizer: Optimizer, batch: tuple[Tensor, Tensor], step: int,
     config: TrainConfig,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One optimizer step on this process's share of a batch, (B / world, T) each.
@@ -234,8 +235,8 @@ def _averaging(model: nn.Module, *, when: bool) -> contextlib.AbstractContextMan
 
 
 def train(
-    model: nn.Module, train_tokens, val_tokens, config: TrainConfig, *,
-    optimizer: torch.optim.Optimizer | None = None,
+    model: nn.Module, train_tokens: Tokens, val_tokens: Tokens, config: TrainConfig, *,
+    optimizer: Optimizer | None = None,
     checkpoint: str | Path | CheckpointFolder | None = None, progress: bool = True,
     report: Callable[[dict], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -278,7 +279,8 @@ def train(
     return state.history
 
 
-def _begin(model: nn.Module, config: TrainConfig, optimizer) -> TrainState:
+def _begin(model: nn.Module, config: TrainConfig,
+           optimizer: Optimizer | None) -> TrainState:  # fmt: skip
     """A run before its first step; without an optimizer, PyTorch's fused AdamW.
     ValueError if a batch cannot be cut evenly for all processes and pieces."""
     B, n, (_, world) = config.batch_size, config.accumulation_steps, rank_and_world()
@@ -301,7 +303,8 @@ def _prepared(model: nn.Module, config: TrainConfig) -> nn.Module:
     return DistributedDataParallel(model) if world > 1 and not sharded else model
 
 
-def _due(state: TrainState, first: int, stop) -> tuple[bool, bool, bool]:
+def _due(state: TrainState, first: int,
+         stop: Callable[[], bool] | None) -> tuple[bool, bool, bool]:  # fmt: skip
     """Before the next step: whether to save, to evaluate, to end. first: the steps done
     when this call of `train` began."""
     step, config = state.step, state.config
@@ -341,7 +344,8 @@ def _read_back(state: TrainState, bar: tqdm, report: Callable | None) -> None:
         report(row | {"lr": state.config.learning_rate(state.step - 1)})
 
 
-def _hold_out(state: TrainState, tokens, T: int, store, report) -> None:
+def _hold_out(state: TrainState, tokens: Tokens, T: int, store: CheckpointFolder,
+              report: Callable[[dict], None] | None) -> None:  # fmt: skip
     """Evaluate on held-out tokens; keep the best weights if the run asks for it."""
     config, history = state.config, state.history
     loss = evaluate(

@@ -143,7 +143,7 @@ class Chapter:
             if cell["cell_type"] == "markdown":
                 self.add_prose(source if i else opening(source))
             elif cell["cell_type"] == "code":
-                self.add_code(source, cell["outputs"], i)
+                self.add_code(source, cell, i)
         if self.exercise:
             self.fail(f"exercise {self.exercise} has no answer")
 
@@ -208,17 +208,22 @@ class Chapter:
         is_heading = re.fullmatch("##+", level)
         return f"{line} {{#{slug(self.number, title)}}}" if is_heading else line
 
-    def add_code(self, source: str, outputs: list[dict], cell: int) -> None:
+    def add_code(self, source: str, cell: dict, number: int) -> None:
         if marker := re.match(r"# solutions/(\w+)\.py\n", source):
             self.modules[marker[1]] = None  # in the order of the first cells
-        shown = [self.output(o, f"{cell}-{i}.png") for i, o in enumerate(outputs)]
+        alt = cell["metadata"].get("alt", "A figure that the code above draws")
+        outputs = enumerate(cell["outputs"])
+        shown = [self.output(o, f"{number}-{i}.png", alt) for i, o in outputs]
         code = f"#code({quoted(source)}, keep: {str(any(shown)).lower()})"
         self.parts["main"].append(typst_block("\n".join([code, *shown])))
 
-    def output(self, output: dict, name: str) -> str:
+    def output(self, output: dict, name: str, alt: str) -> str:
         data = output.get("data", {})
         if "image/png" in data:
-            return self.figure(data, output.get("metadata", {}), name)
+            width = output["metadata"]["image/png"]["width"]  # as on a screen
+            return self.figure("".join(data["image/png"]), name, width, alt)
+        if "".join(data.get("text/html", "")).startswith("<style>"):
+            return ""  # of a page that a browser prints
         text = "".join(output.get("text") or data.get("text/plain", ""))
         text = text or "\n".join(output.get("traceback", []))
         if data and not text:
@@ -227,12 +232,8 @@ class Chapter:
             return ""  # what the check says in the notebook, before one has begun
         return f"#output({quoted(text.rstrip())})"
 
-    def figure(self, data: dict, metadata: dict, name: str) -> str:
-        png = base64.b64decode("".join(data["image/png"]))
-        self.figures[f"{self.number}-{name}"] = png
-        about = metadata.get("image/png", {})
-        width = about.get("width") or int.from_bytes(png[16:20], "big")
-        alt = about.get("alt") or "A figure that the code above draws"
+    def figure(self, png: str, name: str, width: int, alt: str) -> str:
+        self.figures[f"{self.number}-{name}"] = base64.b64decode(png)
         return f'#shot("{self.number}-{name}", {width}, {quoted(alt)})'
 
 
