@@ -19,14 +19,16 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    """A chapter's kernel starts here and inherits the environment."""
-    before = os.environ.get("PYTHONPATH")
-    paths = [OFFLINE] + ([before] if before else [])
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    try:
+    """A chapter's kernel starts here and inherits the environment.
+
+    Its torch gets this worker's share of the cores. Two kernels with two threads each on
+    two cores would wait for each other most of the time.
+    """
+    paths = [OFFLINE, *filter(None, [os.environ.get("PYTHONPATH")])]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    share = max(1, (os.cpu_count() or 1) // workers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
+            patch.setenv("OMP_NUM_THREADS", str(share))
         return (yield)
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
