@@ -329,6 +329,11 @@ def test_probabilities_are_smoothed_counts(ids, k):
             assert bigram[a, b].item() == pytest.approx(expected)
 
 
+def test_of_one_token_everything_is_certain():
+    assert td.unigram_probabilities([0, 0], 1).tolist() == [1.0]
+    assert td.bigram_probabilities([0, 0], 1).tolist() == [[1.0]]
+
+
 def test_counting_accepts_token_files_and_small_dtypes():
     ids = np.arange(250, dtype=np.uint8)  # 249 * 250 would overflow
     table = td.bigram_probabilities(ids, 250, k=1e-9)
