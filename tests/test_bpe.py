@@ -798,6 +798,26 @@ def test_any_merges_in_any_order_give_the_ids_of_tokenizers(
         assert ours.encode(word) == again.encode(word) == expected
 
 
+def test_special_tokens_with_any_characters_get_the_next_free_ids(tmp_path):
+    """Added after training, they stand outside the file's vocabulary."""
+    path, names = tmp_path / "t.json", ["<é b>", "<c>", "<🦊>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    theirs = tokenizers.Tokenizer(
+        models.BPE(vocab={sign: i for i, sign in enumerate(sorted(alphabet))}, merges=[])
+    )
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.add_special_tokens(names)
+    theirs.save(str(path))
+    ours, text = BPETokenizer.load(path), "a<é b><c>é<🦊>"
+    assert ours.special_tokens == dict(zip(names, (256, 257, 258)))
+    assert ours.encode(text, allowed_special="all") == theirs.encode(text).ids
+    assert ours.decode(theirs.encode(text).ids) == text
+    ours.save(path)
+    again = BPETokenizer.load(path)
+    assert (again.vocab, again.pattern) == (ours.vocab, ours.pattern)
+    assert again.pattern == GPT2_PATTERN
+
+
 def test_every_split_of_a_token_may_be_a_merge_as_in_llama_3(small, tmp_path):
     tokens = {a + b: rank for rank, (a, b) in enumerate(small.merges)}
     known = {*tokens, *BYTES.values()}
