@@ -389,6 +389,15 @@ def test_onednn_multiplies_fp32_on_a_cpu_that_gains_from_it(monkeypatch):
     assert other.shape == (3, 40) and type(other.grad_fn).__name__ != "_ProductBackward"
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_in_fp32_on_a_cpu_asks_for_onednn(monkeypatch, precision):
+    asked = []
+    monkeypatch.setattr("solutions.pretraining.use_onednn", asked.append)
+    model, plan = tiny(), replace(PLAN, steps=2, precision=precision)
+    train(model, TOKENS, VAL, plan, progress=False)
+    assert asked == ([model] if precision == "fp32" else [])
+
+
 def test_a_copy_of_a_fast_model_has_weights_of_its_own():
     model = tiny()
     use_onednn(model)
