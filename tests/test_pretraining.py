@@ -393,7 +393,7 @@ def test_onednn_multiplies_fp32_on_a_cpu_that_gains_from_it(monkeypatch):
 def test_training_in_fp32_on_a_cpu_asks_for_onednn(monkeypatch, precision):
     asked = []
     monkeypatch.setattr("solutions.pretraining.use_onednn", asked.append)
-    model, plan = tiny(), replace(PLAN, steps=2, precision=precision)
+    model, plan = tiny(), replace(PLAN, steps=4, precision=precision)
     train(model, TOKENS, VAL, plan, progress=False)
     assert asked == ([model] if precision == "fp32" else [])
 
