@@ -288,6 +288,7 @@ def _begin(model: nn.Module, config: TrainConfig,
     if optimizer is None:
         groups = parameter_groups(model, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, betas=config.betas, fused=True)
+    optimizer.zero_grad()  # of what was tried before the run
     batches = torch.Generator().manual_seed(config.seed)
     return TrainState(model, optimizer, config, batches)
 

@@ -911,6 +911,15 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypat
     assert os.name == "nt" or named[-1], "the new name was not forced onto the disk"
 
 
+def test_gradients_from_before_a_run_have_no_part_in_it():
+    fresh, used = tiny(), tiny()
+    ids = torch.arange(8)[None]
+    cross_entropy(used(ids), ids).backward()
+    for model in (fresh, used):
+        train(model, TOKENS, VAL, replace(PLAN, steps=4), progress=False)
+    assert torch.equal(weights(fresh), weights(used))
+
+
 def test_a_run_goes_on_only_with_the_same_dropout(tmp_path):
     plan = replace(PLAN, steps=4)
     train(tiny(dropout=0.2), TOKENS, VAL, plan, checkpoint=tmp_path, progress=False)
