@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mypy", reason="mypy is not installed: see requirements.txt")
+pytest.importorskip("mypy", reason="mypy is not installed: see tests/requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
 
